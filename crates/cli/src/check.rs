@@ -63,16 +63,13 @@ fn describe(config: &Config) -> Vec<String> {
         let (name, events) = (&webhook.name, webhook.events.join(", "));
         lines.push(format!("webhook \"{name}\" at {} gets {events}", webhook.shown_url()));
     }
-    if let Some(store) = config.store.as_ref().filter(|_| !config.webhooks.is_empty()) {
+    if let Some(store) = &config.store {
         let sync = match store.sync {
             None => "at each commit".to_owned(),
             Some(span) => format!("within {}", show_span(span)),
         };
-        lines.push(format!("store in {}, on disk {sync}", store.directory.display()));
-    }
-    if let Some(store) = config.store.as_ref().filter(|_| config.webhooks.is_empty()) {
-        let directory = store.directory.display();
-        lines.push(format!("store in {directory}: not opened, since there is no [[webhook]]"));
+        let holds = if config.webhooks.is_empty() { " for bans alone" } else { "" };
+        lines.push(format!("store{holds} in {}, on disk {sync}", store.directory.display()));
     }
     if !config.policy.enforce() {
         lines.push("enforce is off: dead peers are reported, never disconnected".to_owned());

@@ -1,9 +1,11 @@
 //! Bans: identities, devices and addresses that may have no session for a time.
 //!
-//! Held in memory: a restart forgets them. A ban is looked at when a connection comes (its
-//! address), and before a session exists, when identity and device are known, in the shard that is
-//! the home of the identity. Whoever sets a ban ends the sessions that are online after that; so
-//! none is left, and none comes between.
+//! A ban is looked at when a connection comes (its address), and before a session exists, when
+//! identity and device are known, in the shard that is the home of the identity. Whoever sets a ban
+//! ends the sessions that are online after that; so none is left, and none comes between.
+//!
+//! In a run bans end by the monotonic clock, which nobody sets. With a store they are written there
+//! with the end by the wall clock, and read before the first connection of the next run.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,10 +16,11 @@ use systole_core::Span;
 use systole_core::origin::Origin;
 use systole_core::wire::BootId;
 use systole_net::Clock;
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
-/// Maximum number of bans, a megabyte or so. Beyond it a new one is refused: an old one must not
-/// end because of another.
-const BANS: usize = 10_000;
+/// Maximum number of bans, in memory and in a store: a megabyte or so. Beyond it a new one is
+/// refused: an old one must not end because of another.
+pub(crate) const LIMIT: usize = 10_000;
 
 /// Who is banned.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -34,10 +37,49 @@ pub enum Banned {
 #[derive(Debug)]
 pub struct Bans {
     clock: Clock,
-    until: RwLock<HashMap<Banned, Span>>,
+    table: RwLock<HashMap<Banned, Term>>,
     /// Whether the table has bans, for those who ask at each connection: most gateways have none.
     /// Changed under the lock of the table.
     has_some: AtomicBool,
+    /// Held while bans are written, so that a store gets the changes in their order.
+    writing: Mutex<()>,
+    /// Whether the next write is of the whole table: some have ended, or a write has failed.
+    is_stale: AtomicBool,
+    /// Whether the last write has failed.
+    has_failed: AtomicBool,
+    /// Notified when a write has failed.
+    failed: Notify,
+}
+
+/// How long a ban lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Term {
+    /// When it ends, on the monotonic clock.
+    until: Span,
+    /// How long it was set for.
+    lasts: Span,
+}
+
+/// A ban, as it is kept over a restart.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Kept {
+    /// Who is banned.
+    pub who: Banned,
+    /// When it ends, in milliseconds since 1970-01-01 UTC.
+    pub until_ms: u64,
+    /// How long it was set for.
+    pub lasts: Span,
+}
+
+/// What a store has not got yet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Unwritten {
+    /// Whether these are all bans, and the others that are written have ended.
+    pub is_whole: bool,
+    /// Bans that have ended.
+    pub lifted: Vec<Banned>,
+    /// Bans that are in force.
+    pub in_force: Vec<Kept>,
 }
 
 /// Error: there are as many bans as there may be. The caller's fault: lift some.
@@ -47,7 +89,28 @@ pub struct TooMany;
 impl Bans {
     /// Makes an empty table, whose times are those of `clock`.
     pub fn new(clock: Clock) -> Bans {
-        Bans { clock, until: RwLock::default(), has_some: AtomicBool::new(false) }
+        Bans {
+            clock,
+            table: RwLock::default(),
+            has_some: AtomicBool::new(false),
+            writing: Mutex::default(),
+            is_stale: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
+            failed: Notify::new(),
+        }
+    }
+
+    /// Puts the bans in force that a former run has left, as long as the wall clock says, and no
+    /// longer than they were set for.
+    pub fn load(&self, kept: Vec<Kept>) {
+        let (now, now_ms) = (self.clock.monotonic(), self.clock.wall_ms());
+        let mut table = self.write();
+        for Kept { who, until_ms, lasts } in kept {
+            let left = Span::from_millis(until_ms.saturating_sub(now_ms)).min(lasts);
+            table.insert(who, Term { until: now + left, lasts });
+        }
+        self.has_some.store(!table.is_empty(), Ordering::Release);
+        self.is_stale.store(true, Ordering::Relaxed);
     }
 
     /// Bans all of `who` from now on, or nobody; a ban that there is already gets this time.
@@ -56,23 +119,28 @@ impl Bans {
     /// There are too many bans.
     pub fn set(&self, who: &[Banned], lasts: Span) -> Result<(), TooMany> {
         let now = self.clock.monotonic();
-        let mut until = self.write();
-        until.retain(|_, until| *until > now);
-        let new = who.iter().filter(|who| !until.contains_key(who)).count();
-        if until.len() + new > BANS {
+        let mut table = self.write();
+        let before = table.len();
+        table.retain(|_, term| term.until > now);
+        if table.len() < before {
+            self.is_stale.store(true, Ordering::Relaxed);
+        }
+        let new = who.iter().filter(|who| !table.contains_key(who)).count();
+        if table.len() + new > LIMIT {
             return Err(TooMany);
         }
-        until.extend(who.iter().map(|who| (who.clone(), now + lasts)));
-        self.has_some.store(!until.is_empty(), Ordering::Release);
+        let term = Term { until: now + lasts, lasts };
+        table.extend(who.iter().map(|who| (who.clone(), term)));
+        self.has_some.store(!table.is_empty(), Ordering::Release);
         Ok(())
     }
 
     /// Ends a ban; returns whether there was one.
     pub fn lift(&self, who: &Banned) -> bool {
         let now = self.clock.monotonic();
-        let mut until = self.write();
-        let was_banned = until.remove(who).is_some_and(|until| until > now);
-        self.has_some.store(!until.is_empty(), Ordering::Release);
+        let mut table = self.write();
+        let was_banned = table.remove(who).is_some_and(|term| term.until > now);
+        self.has_some.store(!table.is_empty(), Ordering::Release);
         was_banned
     }
 
@@ -82,8 +150,8 @@ impl Bans {
         let mut all: Vec<_> = self
             .read()
             .iter()
-            .filter(|(_, until)| **until > now)
-            .map(|(who, until)| (who.clone(), until.less(now)))
+            .filter(|(_, term)| term.until > now)
+            .map(|(who, term)| (who.clone(), term.until.less(now)))
             .collect();
         all.sort_unstable();
         all
@@ -115,23 +183,70 @@ impl Bans {
         let device = (device != BootId::default()).then_some(Banned::Device(device));
         let identity = (!identity.is_empty()).then(|| Banned::Identity(identity.into()));
         let address = Some(Banned::Address(address.into()));
-        let (now, until) = (self.clock.monotonic(), self.read());
+        let (now, table) = (self.clock.monotonic(), self.read());
         let all = [identity, device, address].into_iter().flatten();
-        all.filter_map(|who| left(&until, &who, now)).max()
+        all.filter_map(|who| left(&table, &who, now)).max()
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<Banned, Span>> {
-        self.until.read().unwrap_or_else(PoisonError::into_inner)
+    /// Waits until nobody else writes bans to a store. Hold it from [`Bans::unwritten`] to
+    /// [`Bans::note_written`].
+    pub(crate) async fn write_turn(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().await
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Banned, Span>> {
-        self.until.write().unwrap_or_else(PoisonError::into_inner)
+    /// Returns what is to be written now that the bans of `who` have changed.
+    pub(crate) fn unwritten(&self, who: &[Banned]) -> Unwritten {
+        let (now, now_ms) = (self.clock.monotonic(), self.clock.wall_ms());
+        let table = self.read();
+        let kept = |(who, term): (&Banned, &Term)| {
+            let until_ms = now_ms.saturating_add(term.until.less(now).as_millis());
+            Kept { who: who.clone(), until_ms, lasts: term.lasts }
+        };
+        if self.is_stale.swap(false, Ordering::Relaxed) {
+            let in_force = table.iter().filter(|(_, term)| term.until > now).map(kept).collect();
+            return Unwritten { is_whole: true, lifted: Vec::new(), in_force };
+        }
+        let mut unwritten = Unwritten::default();
+        for who in who {
+            match table.get_key_value(who) {
+                Some(entry) => unwritten.in_force.push(kept(entry)),
+                None => unwritten.lifted.push(who.clone()),
+            }
+        }
+        unwritten
+    }
+
+    /// Notes whether what was to be written is on disk. If not, the next write is of all bans.
+    pub(crate) fn note_written(&self, is_written: bool) {
+        self.has_failed.store(!is_written, Ordering::Relaxed);
+        if !is_written {
+            self.is_stale.store(true, Ordering::Relaxed);
+            self.failed.notify_one();
+        }
+    }
+
+    /// Whether something could not be written, and is not written yet.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Relaxed)
+    }
+
+    /// Waits until something could not be written.
+    pub(crate) async fn until_failed(&self) {
+        self.failed.notified().await;
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, HashMap<Banned, Term>> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, HashMap<Banned, Term>> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn left(until: &HashMap<Banned, Span>, who: &Banned, now: Span) -> Option<Span> {
-    let until = until.get(who).copied();
-    until.filter(|until| *until > now).map(|until| until.less(now))
+fn left(table: &HashMap<Banned, Term>, who: &Banned, now: Span) -> Option<Span> {
+    let term = table.get(who).filter(|term| term.until > now);
+    term.map(|term| term.until.less(now))
 }
 
 #[cfg(test)]
@@ -192,14 +307,14 @@ mod tests {
     fn a_full_table_refuses_new_bans_and_keeps_the_old_ones() {
         let bans = Bans::new(Clock::start());
         let hour = Span::from_secs(3_600);
-        for number in 0..BANS {
+        for number in 0..LIMIT {
             assert_eq!(bans.set(&[named(&number.to_string())], hour), Ok(()));
         }
         assert_eq!(bans.set(&[named("one more")], hour), Err(TooMany));
         assert_eq!(bans.set(&[named("7")], hour), Ok(()), "it is there already");
         assert!(bans.lift(&named("8")));
         assert_eq!(bans.set(&[named("7"), named("one more"), named("two")], hour), Err(TooMany));
-        assert_eq!(bans.all().len(), BANS - 1, "all of them or nobody");
+        assert_eq!(bans.all().len(), LIMIT - 1, "all of them or nobody");
         assert_eq!(bans.set(&[named("one more")], hour), Ok(()));
         assert_eq!(bans.set(&[named("9")], Span::ZERO), Ok(()));
         assert_eq!(bans.set(&[named("two")], hour), Ok(()), "in the place of one that is over");

@@ -6,11 +6,14 @@
 //! has taken it. What is still owed when a store is opened is what a killed gateway left behind:
 //! its sessions get their leave then, with the cause `gateway_lost`.
 //!
+//! Bans are kept here too ([`crate::bans`]), without a receiver as well.
+//!
 //! One thread owns the database (`store/keeper.rs`): it takes all that waits, writes it in one
 //! transaction, and answers when that is on disk. So a commit costs as much for a thousand logins
 //! as for one.
 
 mod aside;
+mod bans;
 mod changes;
 mod database;
 mod dead_letters;
@@ -35,7 +38,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use systole_core::Span;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 pub use aside::{Aside, TakenBack};
 pub use database::{Database, Opening, Place};
@@ -47,6 +50,7 @@ pub(crate) use probe::probe;
 pub use reading::Page;
 pub use rows::{Counts, Entry, Noted, Owing};
 
+use crate::bans::Unwritten;
 use crate::epochs::Epochs;
 use crate::stats::Cell;
 use crate::wake::LoopWaker;
@@ -211,7 +215,8 @@ impl Store {
             health: Mutex::new(Health { is_volatile: database.is_volatile(), ..Health::default() }),
             stats: StoreStats::of(database.subscriptions().len()),
             left_behind: database.take_left_behind(),
-            is_required: settings.is_required,
+            // Without a receiver nothing is owed about a login.
+            is_required: settings.is_required && database.has_receivers(),
             is_stopping: AtomicBool::new(false),
         });
         shared.stats.lost.set(shared.left_behind.count);
@@ -316,6 +321,14 @@ impl Store {
         self.ask(|reply| Question::TakeBack { receiver, now, limit, reply })
     }
 
+    /// Writes bans; returns whether they are on disk.
+    pub(crate) async fn write_bans(&self, bans: Unwritten) -> bool {
+        let (reply, answer) = oneshot::channel();
+        self.0.inbox.ask(Question::WriteBans { bans, reply });
+        // A thread that has ended drops the question.
+        answer.await.unwrap_or(false)
+    }
+
     fn ask<T>(&self, question: impl FnOnce(SyncSender<Option<T>>) -> Question) -> Option<T> {
         let (reply, answer) = std::sync::mpsc::sync_channel(1);
         self.0.inbox.ask(question(reply));
@@ -340,6 +353,16 @@ impl Store {
         let waiting = read(waiting).unwrap_or(0);
         let oldest_at_ms = read(oldest_ms).filter(|at_ms| *at_ms > 0 && waiting > 0);
         Counts { waiting, oldest_at_ms }
+    }
+
+    /// Whether it forgets all when the process ends.
+    pub(crate) fn is_volatile(&self) -> bool {
+        lock(&self.0.health).is_volatile
+    }
+
+    /// Whether anybody is told about sessions.
+    pub(crate) fn has_receivers(&self) -> bool {
+        !self.0.subscriptions.is_empty()
     }
 
     /// Returns how the store is.
@@ -404,7 +427,12 @@ impl Shared {
             let error = health.failing.as_deref();
             let going_on = "logins go on, and a killed gateway forgets them";
             let refusing = "no client can log in until it can; those online stay";
-            let what = if self.is_required { refusing } else { going_on };
+            let of_bans = "a restart forgets what changes of bans until it can";
+            let what = match (self.is_required, self.subscriptions.is_empty()) {
+                (true, _) => refusing,
+                (false, false) => going_on,
+                (false, true) => of_bans,
+            };
             let hint = "look at the disk: its space, its permissions, its health";
             tracing::error!(error, what, hint, "the store cannot be written");
         } else if before.failing.is_some() && health.failing.is_none() {

@@ -1,6 +1,7 @@
 //! Tests of the whole program from outside: exit code, stdout, stderr.
 
 mod abuse;
+mod bans;
 mod bench;
 mod check;
 mod client;

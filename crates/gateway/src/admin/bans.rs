@@ -15,13 +15,10 @@ use super::fields::{Fields, FromFields};
 use super::state::Shared;
 use crate::bans::Banned;
 use crate::gateway::ShardUnavailable;
-use crate::gateway::ban::Farewell;
+use crate::gateway::ban::{Banning, Farewell};
 
 /// The longest ban: ten years.
 pub(super) const LONGEST: u64 = 10 * 365 * 86_400;
-
-/// Bans are held in memory, with a store too.
-pub(super) const LOST_AT_RESTART: bool = true;
 
 /// Whom to ban: one of identity, device and address.
 #[derive(ToSchema)]
@@ -129,7 +126,8 @@ impl Ban {
 pub(super) struct BanList {
     /// The bans.
     bans: Vec<Ban>,
-    /// Whether a restart of the gateway forgets them.
+    /// Whether a restart of the gateway forgets them, or some change of them: there is no store,
+    /// or it fails.
     lost_at_restart: bool,
 }
 
@@ -137,16 +135,16 @@ pub(super) struct BanList {
 #[derive(Serialize, ToSchema)]
 pub(super) struct BanDone {
     /// How many sessions it has ended.
-    ended: u64,
-    /// Whether a restart of the gateway forgets the ban.
-    lost_at_restart: bool,
+    pub(super) ended: u64,
+    /// Whether a restart of the gateway forgets this: there is no store, or it fails.
+    pub(super) lost_at_restart: bool,
 }
 
 /// Lists the bans that are in force.
 #[utoipa::path(get, path = "/api/v1/bans", responses((status = 200, body = BanList)))]
 pub(super) async fn list(State(shared): State<Shared>) -> Json<BanList> {
     let bans = in_force(&shared).map(|(who, left)| Ban::new(&shared, who, left)).collect();
-    Json(BanList { bans, lost_at_restart: LOST_AT_RESTART })
+    Json(BanList { bans, lost_at_restart: shared.gateway.loses_bans_at_restart() })
 }
 
 /// Returns the bans that are in force, and how long they last.
@@ -167,33 +165,35 @@ pub(super) async fn set(
 ) -> Result<Json<BanDone>, Trouble> {
     let who = wish.who()?;
     if wish.seconds == 0 {
-        shared.gateway.bans().lift(&who);
-        tracing::info!(?who, "a ban was ended over the admin interface");
-        return Ok(Json(BanDone { ended: 0, lost_at_restart: LOST_AT_RESTART }));
+        tracing::info!(?who, "a ban is ended over the admin interface");
+        let gateway = shared.gateway.clone();
+        let lifting = tokio::spawn(async move { gateway.lift_ban(who).await });
+        let lost_at_restart = lifting.await.map_err(|_| ShardUnavailable::Gone)?;
+        return Ok(Json(BanDone { ended: 0, lost_at_restart }));
     }
     let farewell = Farewell { stay_away: false, text: wish.text.unwrap_or_default().into() };
-    let ended = ban(&shared, vec![who], wish.seconds, farewell, None).await?;
-    Ok(Json(BanDone { ended, lost_at_restart: LOST_AT_RESTART }))
+    ban(&shared, vec![who], wish.seconds, farewell, None).await.map(Json)
 }
 
-/// Bans somebody, and ends the sessions online that this concerns, and `session`; returns how many.
+/// Bans somebody, and ends the sessions online that this concerns, and `session`.
 pub(super) async fn ban(
     shared: &Shared,
     who: Vec<Banned>,
     seconds: u64,
     farewell: Farewell,
     session: Option<u64>,
-) -> Result<u64, Trouble> {
+) -> Result<BanDone, Trouble> {
     let gateway = shared.gateway.clone();
     // A caller that hangs up stops nothing: sessions of somebody banned would be left.
     let banning = tokio::spawn(async move {
         let banned = gateway.ban(&who, Span::from_secs(seconds), farewell, session).await;
-        let ended = banned.map_err(|_| {
+        let Banning { ended, is_lost_at_restart: lost_at_restart } = banned.map_err(|_| {
             let hint = "end some: POST with seconds 0";
             Trouble::new(StatusCode::SERVICE_UNAVAILABLE, "there are 10,000 bans already", hint)
-        })??;
+        })?;
+        let ended = ended?;
         tracing::info!(?who, seconds, ended, "banned over the admin interface");
-        Ok(ended)
+        Ok(BanDone { ended, lost_at_restart })
     });
     banning.await.unwrap_or_else(|_| Err(ShardUnavailable::Gone.into()))
 }

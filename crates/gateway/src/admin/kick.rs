@@ -9,7 +9,7 @@ use systole_core::wire::BootId;
 use utoipa::ToSchema;
 
 use super::answer::{Body, Json, PathText, Trouble};
-use super::bans::{self, Ban, LONGEST, LOST_AT_RESTART};
+use super::bans::{self, Ban, BanDone, LONGEST};
 use super::fields::{Fields, FromFields};
 use super::sessions::{Done, read_id, send_order};
 use super::state::Shared;
@@ -115,7 +115,7 @@ pub(super) struct KickDone {
     /// How many sessions the bans have ended, this one included.
     #[serde(skip_serializing_if = "Option::is_none")]
     ended: Option<u64>,
-    /// Whether a restart of the gateway forgets the bans.
+    /// Whether a restart of the gateway forgets the bans: there is no store, or it fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     lost_at_restart: Option<bool>,
 }
@@ -167,9 +167,10 @@ pub(super) async fn kick(
         })?);
     }
     let farewell = Farewell { stay_away, text };
-    let ended = bans::ban(&shared, who.clone(), seconds, farewell, Some(session)).await?;
+    let outcome = bans::ban(&shared, who.clone(), seconds, farewell, Some(session)).await?;
     let banned = bans::in_force(&shared).filter(|(other, _)| who.contains(other));
     let banned = banned.map(|(who, left)| Ban::new(&shared, who, left)).collect();
-    let (done, ended) = (Done::new(id, "kick"), Some(ended));
-    Ok(Json(KickDone { done, banned, ended, lost_at_restart: Some(LOST_AT_RESTART) }))
+    let BanDone { ended, lost_at_restart } = outcome;
+    let (ended, lost_at_restart) = (Some(ended), Some(lost_at_restart));
+    Ok(Json(KickDone { done: Done::new(id, "kick"), banned, ended, lost_at_restart }))
 }

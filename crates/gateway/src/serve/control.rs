@@ -76,6 +76,8 @@ pub(super) async fn run(
         tokio::spawn(forward_telemetry(gateway.clone(), telemetry));
     }
     tokio::spawn(sum_up(gateway.clone(), clock));
+    let writing = gateway.clone();
+    tokio::spawn(async move { writing.write_failed_bans().await });
     let correlating = gateway.clone();
     tokio::spawn(async move { correlating.correlate().await });
     let admin = TcpListener::from_std(admin).map_err(ServeError::Thread)?;

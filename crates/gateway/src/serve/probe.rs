@@ -41,8 +41,7 @@ pub fn unbindable(config: &Config) -> Vec<ServeError> {
 /// A gateway that runs holds its store, so the configuration may still be right. Not for a process
 /// that has the store open itself.
 pub fn unopenable(config: &Config) -> Option<ServeError> {
-    let store = config.store.as_ref().filter(|_| !config.webhooks.is_empty())?;
-    store::probe(store).map(ServeError::Store)
+    store::probe(config.store.as_ref()?).map(ServeError::Store)
 }
 
 #[cfg(test)]

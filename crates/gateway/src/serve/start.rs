@@ -147,7 +147,7 @@ pub(super) fn start(
     let (jobs, pool) = identity::jobs();
     let mut started = StartedShards::default();
     let (doors, siblings, homes) = homes(shards).map_err(ServeError::Thread)?;
-    let (store, epochs) = start_store(config, clock, &doors)?;
+    let (store, epochs) = start_store(config, clock, &doors, &bans)?;
     for (index, door) in doors.into_iter().enumerate() {
         let listeners = sockets.iter_mut().zip(&settings).zip(&config.listeners);
         let own = listeners.filter_map(|(((sockets, is_shared), settings), listener)| {
@@ -169,7 +169,7 @@ pub(super) fn start(
             logic: Logic::new(config.logic),
             jobs: has_tokens.then(|| jobs.clone()),
             epochs: epochs.clone(),
-            store: store.clone(),
+            store: store.clone().filter(Store::has_receivers),
             gate: Some(gate.clone()),
             bans: bans.clone(),
             reports,

@@ -1,4 +1,5 @@
-//! Opens the store, and starts to look up services and to tell those who are told about sessions.
+//! Opens the store, puts its bans in force, and starts to look up services and to tell those who
+//! are told about sessions.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use systole_net::Clock;
 
 use super::error::ServeError;
 use super::start::{kept, seed};
+use crate::bans::Bans;
 use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::shard::Door;
@@ -14,32 +16,34 @@ use crate::store::{
 };
 use crate::webhooks::{Receiver, Sender, look_up};
 
-/// Starts the store of shards behind `doors`, if anybody is told about sessions. Returns the epochs
-/// too, which go on above those of all runs with the same store.
+/// Starts the store of shards behind `doors`, if there is one, and puts the bans in it in force.
+/// Returns the epochs too, which go on above those of all runs with the same store.
 pub(super) fn start_store(
     config: &Config,
     clock: Clock,
     doors: &[Door],
+    bans: &Bans,
 ) -> Result<(Option<Store>, Arc<Epochs>), ServeError> {
-    let Some((database, settings)) = open_store(config, clock)? else {
+    let Some((mut database, settings)) = open_store(config, clock)? else {
         return Ok((None, Arc::new(Epochs::new(clock.wall_ms()))));
     };
+    let kept = database.take_bans();
+    if !kept.is_empty() {
+        tracing::info!(bans = kept.len(), "the bans of the store are in force");
+    }
+    bans.load(kept);
     let epochs = Arc::new(Epochs::above(database.first_epoch()));
     let wakers = doors.iter().map(Door::waker).collect();
     let store = Store::start(database, settings, wakers, epochs.clone());
     Ok((Some(store.map_err(ServeError::Thread)?), epochs))
 }
 
-/// Opens the store, if anybody is told about sessions.
+/// Opens the store, if there is one.
 fn open_store(
     config: &Config,
     clock: Clock,
 ) -> Result<Option<(Database, &StoreSettings)>, ServeError> {
-    let Some(settings) = config.store.as_ref().filter(|_| !config.webhooks.is_empty()) else {
-        if let Some(unused) = &config.store {
-            let (directory, hint) = (unused.directory.display(), "nobody is told what is in it");
-            tracing::warn!(%directory, hint, "there is no [[webhook]]: the store is not opened");
-        }
+    let Some(settings) = &config.store else {
         return Ok(None);
     };
     let told = config.webhooks.iter().map(|webhook| Subscription {
@@ -55,7 +59,8 @@ fn open_store(
     let opening = Opening { subscriptions, listeners, now_ms, remembered, trusted };
     let database = match Database::open(settings, opening.clone(), Place::Disk) {
         Err(error) if !settings.is_required => {
-            let hint = "what webhooks are owed is kept in memory; a killed gateway forgets it";
+            let hint = "what webhooks are owed, and bans, are kept in memory; a killed gateway \
+                        forgets them";
             tracing::error!(%error, hint, "going on without a store, as configured");
             Database::open(settings, opening, Place::Memory)
         }

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
-use super::aside;
 use super::changes::{Changes, Room, rows, rows_of};
 use super::dead_letters::DeadLetters;
 use super::error::StoreError;
@@ -24,10 +23,12 @@ use super::place::{FILE, Files};
 use super::reading::read_entry;
 use super::rows::Entry;
 use super::{StoreSettings, Subscription};
+use super::{aside, bans};
+use crate::bans::{Kept, Unwritten};
 use crate::epochs::EPOCHS_PER_MS;
 
 /// The version of the tables. A store of a later one is not opened.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Marks a file as a store of this program: "Syst".
 pub(super) const APPLICATION: i64 = 0x5379_7374;
@@ -53,7 +54,7 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS epochs(one INTEGER PRIMARY KEY CHECK(one = 1), below INTEGER);";
 
 /// Brings the tables of version 1 to version 2. Of its entries no origin is known, so they count
-/// for no address.
+/// for no address. Version 3 has one table more, that of bans.
 const FROM_1: &str = "ALTER TABLE entry ADD COLUMN origin TEXT NOT NULL DEFAULT '';";
 
 /// Where a store is.
@@ -96,6 +97,8 @@ pub struct Database {
     waiting: Vec<u64>,
     origins: Origins,
     left_behind: LeftBehind,
+    /// The bans that were in force when it was opened.
+    bans: Vec<Kept>,
     /// The first epoch of this run, and the end of those that are set aside.
     first_epoch: u64,
     epochs_below: u64,
@@ -149,6 +152,7 @@ impl Database {
             waiting: Vec::new(),
             origins,
             left_behind: LeftBehind::default(),
+            bans: Vec::new(),
             first_epoch: 0,
             epochs_below: 0,
             #[cfg(test)]
@@ -179,6 +183,8 @@ impl Database {
             tx.execute_batch(FROM_1)?;
         }
         tx.execute_batch(TABLES)?;
+        tx.execute_batch(bans::TABLE)?;
+        self.bans = bans::read(&tx, now_ms)?;
         tx.pragma_update(None, "application_id", APPLICATION)?;
         tx.pragma_update(None, "user_version", VERSION)?;
         let below = "SELECT below FROM epochs";
@@ -224,6 +230,16 @@ impl Database {
     /// Takes what a killed gateway had left behind.
     pub(super) fn take_left_behind(&mut self) -> LeftBehind {
         std::mem::take(&mut self.left_behind)
+    }
+
+    /// Takes the bans that were in force when it was opened.
+    pub(crate) fn take_bans(&mut self) -> Vec<Kept> {
+        std::mem::take(&mut self.bans)
+    }
+
+    /// Whether anybody is told about sessions.
+    pub(super) fn has_receivers(&self) -> bool {
+        !self.subscriptions.is_empty()
     }
 
     /// Returns an epoch above all that were given with this store, now or before.
@@ -303,6 +319,14 @@ impl Database {
         (self.owed, self.entries, self.epochs_below) = (owed, entries, epochs_below);
         self.waiting = waiting;
         Ok(dropped)
+    }
+
+    /// Writes what has changed of bans, all of it or nothing.
+    pub(super) fn write_bans(&mut self, bans: &Unwritten) -> rusqlite::Result<()> {
+        self.check_place()?;
+        bans::write(&mut self.connection, bans)?;
+        self.note_written();
+        Ok(())
     }
 
     /// Moves the log into the database, and cuts it: on a full disk its place is what is missing.

@@ -9,11 +9,13 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use systole_core::Span;
+use tokio::sync::oneshot;
 
 use super::aside::{Aside, TakenBack};
 use super::reading::Page;
 use super::rows::{Entry, Noted, Owing};
 use super::{NOTES, OWINGS};
+use crate::bans::Unwritten;
 
 /// Maximum number of events in one transaction, which then takes some 50 ms: logins wait for it.
 const NOTES_AT_ONCE: usize = 2_048;
@@ -35,6 +37,8 @@ pub(crate) enum Question {
     PutAside { receiver: Box<str>, keys: Vec<Aside>, reply: SyncSender<Option<()>> },
     /// To take keys of a receiver back that are due.
     TakeBack { receiver: Box<str>, now: Span, limit: usize, reply: SyncSender<Option<TakenBack>> },
+    /// To write bans; the answer comes when they are on disk, or cannot be.
+    WriteBans { bans: Unwritten, reply: oneshot::Sender<bool> },
     /// Whether what was taken before this question is written, or could not be.
     Written { reply: SyncSender<()> },
 }

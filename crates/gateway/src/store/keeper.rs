@@ -11,6 +11,7 @@ use super::changes::Room;
 use super::database::Database;
 use super::inbox::{Batch, Question, Work};
 use super::{Owned, Shared, StoreSettings, aside, reading};
+use crate::bans::Unwritten;
 use crate::epochs::Epochs;
 use crate::throttle::Throttle;
 
@@ -290,12 +291,29 @@ impl Keeper {
     fn sync(&mut self) {
         match self.database.sync() {
             Ok(()) => self.is_unsynced = false,
-            Err(error) => {
-                self.has_failed = true;
-                self.shared.stats.failures.add(1);
-                self.shared.set_health(|health| health.failing = Some(error.to_string()));
-            }
+            Err(error) => self.note_failure(&error),
         }
+    }
+
+    /// Writes bans, to the disk too whenever that is due: they are few, and whoever bans somebody
+    /// waits for the answer. Returns whether they are there.
+    fn write_bans(&mut self, bans: &Unwritten) -> bool {
+        if let Err(error) = self.database.write_bans(bans) {
+            self.note_failure(&error);
+            return false;
+        }
+        self.shared.stats.commits.add(1);
+        if self.sync.is_some() {
+            self.is_unsynced = true;
+            self.sync();
+        }
+        !self.is_unsynced
+    }
+
+    fn note_failure(&mut self, error: &dyn std::error::Error) {
+        self.has_failed = true;
+        self.shared.stats.failures.add(1);
+        self.shared.set_health(|health| health.failing = Some(error.to_string()));
     }
 
     /// Says seldom why nothing can be put aside or taken back; the webhook tries again.
@@ -330,6 +348,9 @@ impl Keeper {
             Question::TakeBack { receiver, now, limit, reply } => {
                 let taken = aside::take_back(self.database.connection(), &receiver, now, limit);
                 let _ = reply.try_send(self.told_if_failed(taken));
+            }
+            Question::WriteBans { bans, reply } => {
+                let _ = reply.send(self.write_bans(&bans));
             }
             Question::Written { reply } => {
                 let _ = reply.try_send(());

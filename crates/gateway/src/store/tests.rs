@@ -1,5 +1,7 @@
 //! The store: what survives a kill, a cut log, a full disk and a full table.
 
+mod bans;
+
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -478,7 +480,7 @@ fn a_store_in_use_a_foreign_file_and_a_damaged_one_are_told_apart_and_unchanged(
     drop(first);
     let file = directory.path().join("systole.db");
     let newer = rusqlite::Connection::open(&file).unwrap();
-    newer.pragma_update(None, "user_version", 3).unwrap();
+    newer.pragma_update(None, "user_version", database::VERSION + 1).unwrap();
     drop(newer);
     let before = fs::read(&file).unwrap();
     let error = open(&settings).unwrap_err();

@@ -14,8 +14,8 @@ use super::*;
 use crate::bans::{Banned, Bans, TooMany};
 use crate::config::Log;
 use crate::events::{Events as Published, Names};
-use crate::gateway::ban::Farewell;
-use crate::gateway::{Gateway, ShardUnavailable};
+use crate::gateway::Gateway;
+use crate::gateway::ban::{self, Farewell};
 use crate::identity::{Job, Pool, jobs};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
@@ -33,7 +33,7 @@ const LOGIN: usize = 5;
 /// The steps of a ban, each a question to a shard and its answer; the rest is taken at the end.
 const BAN: usize = 4;
 
-type Banning = Pin<Box<dyn Future<Output = Result<Result<u64, ShardUnavailable>, TooMany>>>>;
+type Banning = Pin<Box<dyn Future<Output = Result<ban::Banning, TooMany>>>>;
 
 /// Two shards and a control plane whose steps the test takes.
 struct Race {
@@ -183,7 +183,7 @@ impl Race {
     fn go_on(&mut self, banning: &mut Banning) -> Option<u64> {
         let mut context = Context::from_waker(Waker::noop());
         if let std::task::Poll::Ready(ended) = banning.as_mut().poll(&mut context) {
-            return Some(ended.unwrap().unwrap());
+            return Some(ended.unwrap().ended.unwrap());
         }
         for (shard, asked) in self.shards.iter_mut().zip(&self.asked) {
             asked.try_iter().for_each(|request| shard.answer(request));
