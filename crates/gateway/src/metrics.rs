@@ -152,7 +152,7 @@ const GAUGES: [ShardMetric; 6] = [
     ("systole_outbox_bytes", "Memory of unsent bytes", |shard| &shard.outbox_bytes),
 ];
 
-const COUNTERS: [ShardMetric; 11] = [
+const COUNTERS: [ShardMetric; 12] = [
     ("systole_accepted", "Connections accepted", |shard| &shard.accepted),
     ("systole_accept_pauses", "Times accepting paused at a limit", |shard| &shard.accept_pauses),
     (
@@ -173,6 +173,9 @@ const COUNTERS: [ShardMetric; 11] = [
     }),
     ("systole_outboxes_dropped", "Links ended at the limit of all outboxes", |shard| {
         &shard.outboxes_dropped
+    }),
+    ("systole_cut_leaves", "Leave-takings of refused peers cut short for newcomers", |shard| {
+        &shard.cut_leaves
     }),
     ("systole_undelivered", "Leave-takings that ended with bytes unacknowledged", |shard| {
         &shard.undelivered

@@ -109,6 +109,8 @@ pub struct ShardStats {
     pub outboxes_dropped: Cell,
     /// Leave-takings that ended before the peer had acknowledged everything.
     pub undelivered: Cell,
+    /// Leave-takings of refused peers that were cut short, since places were needed.
+    pub cut_leaves: Cell,
     /// Links ended, by cause, in the order of [`Cause::NAMES`].
     pub verdicts: [Cell; Cause::NAMES.len()],
     /// The part of `verdicts` on connections that were never a session.

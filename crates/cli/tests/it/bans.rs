@@ -44,7 +44,8 @@ fn a_ban_survives_a_kill_with_what_is_left_of_it_and_so_does_its_end() {
     let config = with_store(&folder);
     let gateway = Gateway::start("bans", &config);
     let file = gateway.file("systole.toml");
-    let checked = snapshot(&mut systole(&folder, &["check", "--config", file.to_str().expect("a path")]));
+    let file = file.to_str().expect("a path");
+    let checked = snapshot(&mut systole(&folder, &["check", "--config", file]));
     assert!(checked.contains("store for bans alone in "), "{checked}");
     let mut ada = log_in(&gateway, "ada").ok().expect("nobody is banned");
     let ask = |gateway: &Gateway, body: Value| gateway.ask("POST /api/v1/bans", &body.to_string());

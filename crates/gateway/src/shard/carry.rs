@@ -83,7 +83,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 }
                 Output::Event(Event::HeartbeatData(_) | Event::Farewell { .. }) => {}
                 Output::Close(closing) => {
-                    self.traffic.half_open.remove(link);
+                    self.traffic.half_open.leaves(self.clock.now(), link);
                     if self.traffic.logins.withdraw(link) {
                         self.stats.logins_withdrawn.add(1);
                     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use systole_core::kernel::{Patience, SendState};
 use systole_core::link::Departure;
 use systole_core::link::departure::{Answer, Input, Output, World};
 use systole_core::wire::outbox::Outbox;
@@ -108,6 +109,25 @@ impl<T: Transport> Sockets<T> {
         if let Some(conn) = self.conns.get(link) {
             // It fails only on a connection that has failed.
             let _ = socket_options::reset_on_close(conn.stream());
+        }
+        self.mark_for_close(link);
+    }
+
+    /// Closes the connection of an ended link early, because its place is needed: the kernel goes
+    /// on to deliver what it was given.
+    pub(super) fn cut_leave(&mut self, link: u32) {
+        let entry = self.departures.links.get(&link);
+        let (Some(entry), Some(conn)) = (entry, self.conns.get(link)) else {
+            return;
+        };
+        if !conn.is_flushed() {
+            return self.give_up(link);
+        }
+        if !entry.departure.is_acknowledged() {
+            self.undelivered += 1;
+            let patience = Patience::new(None, SendState::Orphaned);
+            // Without it the kernel gives up sooner, if the peer is slow.
+            let _ = socket_options::follow(&patience, conn.stream());
         }
         self.mark_for_close(link);
     }
@@ -258,7 +278,7 @@ mod tests {
         let took = now.since(START);
         assert!(took >= STALL && took <= STALL + EXAMINE_INTERVAL.times(2), "{took}");
         assert_eq!(sockets.conns.get(reading).unwrap().note.state, ConnState::Leaving);
-        assert_eq!((sockets.close_marked(), sockets.undelivered), (1, 1));
+        assert_eq!((sockets.close_marked(|_| {}), sockets.undelivered), (1, 1));
         let error = kept_open.read_to_end(&mut Vec::new()).expect_err("the data is not complete");
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         assert_eq!(sockets.departures.links.len(), 1);
@@ -281,7 +301,7 @@ mod tests {
         // The kernels may acknowledge later than virtual time passes; then the stall limit ends it.
         run(&mut sockets, START + STALL + FIN_WAIT.times(3));
         assert!(sockets.departures.links.is_empty() && sockets.departures.deadlines.is_empty());
-        let closed = std::iter::from_fn(|| Some(sockets.close_marked()).filter(|n| *n > 0));
+        let closed = std::iter::from_fn(|| Some(sockets.close_marked(|_| {})).filter(|n| *n > 0));
         assert_eq!(closed.sum::<usize>(), count);
         drop(peers);
     }

@@ -2,7 +2,8 @@
 //!
 //! A flood of connections that never log in takes the places of those that would. So the oldest of
 //! them gives way to a newcomer once they have more than half of the links, or all that are left:
-//! as in a SYN cache, each has some time, and the more of them come, the less.
+//! as in a SYN cache, each has some time, and the more of them come, the less. If no link is left,
+//! those that were refused and take their leave give way first: they have no use for one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,8 @@ pub(super) struct HalfOpen {
     links: BTreeMap<u32, Waits>,
     /// The links that wait for their peer, by the time since when they are open.
     order: BTreeSet<(Time, u32)>,
+    /// The links that take their leave, by the time at which they ended.
+    leaving: BTreeSet<(Time, u32)>,
 }
 
 /// For whom a link waits.
@@ -34,13 +37,16 @@ enum Waits {
     Peer(Time),
     /// For this gateway: its login has come, and is looked at.
     Us,
+    /// For its peer to close its side, since this time: it has ended.
+    Close(Time),
 }
 
 impl HalfOpen {
     /// Makes the table of a shard that may have `max_links` links: half of them may be half-open
     /// before any gives way.
     pub(super) fn new(max_links: usize) -> HalfOpen {
-        HalfOpen { limit: (max_links / 2).max(1), links: BTreeMap::new(), order: BTreeSet::new() }
+        let (order, leaving) = (BTreeSet::new(), BTreeSet::new());
+        HalfOpen { limit: (max_links / 2).max(1), links: BTreeMap::new(), order, leaving }
     }
 
     /// Notes a link that has opened.
@@ -50,27 +56,52 @@ impl HalfOpen {
         self.order.insert((now, link));
     }
 
+    /// Notes a link that has come from another shard, and is not online yet: its login has come.
+    pub(super) fn add_login(&mut self, link: u32) {
+        self.remove(link);
+        self.links.insert(link, Waits::Us);
+    }
+
+    /// Notes that a link has ended, if it had not logged in; its connection takes its leave.
+    pub(super) fn leaves(&mut self, now: Time, link: u32) {
+        if self.links.contains_key(&link) {
+            self.remove(link);
+            self.links.insert(link, Waits::Close(now));
+            self.leaving.insert((now, link));
+        }
+    }
+
     /// Notes that the login of a link has come. From now on the link does not give way: it waits
     /// for us, and whoever decides has limits of its own.
     pub(super) fn login_came(&mut self, link: u32) {
         if let Some(waits) = self.links.get_mut(&link)
-            && let Waits::Peer(since) = std::mem::replace(waits, Waits::Us)
+            && let Waits::Peer(since) = *waits
         {
+            *waits = Waits::Us;
             self.order.remove(&(since, link));
         }
     }
 
-    /// Forgets a link: it has logged in, has ended, or has moved to another shard.
+    /// Forgets a link: it has logged in, is closed, or has moved to another shard.
     #[inline]
     pub(super) fn remove(&mut self, link: u32) {
-        if let Some(Waits::Peer(since)) = self.links.remove(&link) {
-            self.order.remove(&(since, link));
+        match self.links.remove(&link) {
+            Some(Waits::Peer(since)) => drop(self.order.remove(&(since, link))),
+            Some(Waits::Close(since)) => drop(self.leaving.remove(&(since, link))),
+            Some(Waits::Us) | None => {}
         }
     }
 
-    /// Whether there are more than half of the links.
+    /// Whether those that may still log in have more than half of the links.
     pub(super) fn are_too_many(&self) -> bool {
-        self.links.len() > self.limit
+        self.links.len() - self.leaving.len() > self.limit
+    }
+
+    /// Returns the ended link whose connection gives way to a newcomer: the oldest one that has had
+    /// its time, in which its peer can take what it was told.
+    pub(super) fn first_to_close(&self, now: Time) -> Option<u32> {
+        let (since, link) = self.leaving.first()?;
+        (*since + LEAST_TIME <= now).then_some(*link)
     }
 
     /// Returns the link that gives way to a newcomer: the oldest one that has had its time, and
@@ -89,14 +120,26 @@ mod tests {
 
     const LINKS: u64 = 60;
 
-    /// A link of the reference: its number, since when it is open, whether its login has come.
-    type Known = (u32, Time, bool);
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Is {
+        Silent,
+        LoggingIn,
+        Leaving,
+    }
+
+    /// A link of the reference: its number, since when it is open or leaves, and what it does.
+    type Known = (u32, Time, Is);
+
+    /// Those that have had their time, the oldest first.
+    fn old(list: &[Known], now: Time, what: Is) -> impl Iterator<Item = u32> {
+        let mut old: Vec<_> = list.iter().copied().filter(|(_, _, is)| *is == what).collect();
+        old.sort_by_key(|(link, since, _)| (*since, *link));
+        old.retain(|(_, since, _)| now.since(*since) >= LEAST_TIME);
+        old.into_iter().map(|(link, ..)| link)
+    }
 
     fn first_to_go(list: &[Known], now: Time, busy: &[u32]) -> Option<u32> {
-        let mut old: Vec<_> = list.iter().filter(|(_, _, came)| !came).collect();
-        old.sort_by_key(|(link, since, _)| (*since, *link));
-        let old = old.iter().filter(|(_, since, _)| now.since(*since) >= LEAST_TIME).take(LOOKS);
-        old.map(|(link, _, _)| *link).find(|link| !busy.contains(link))
+        old(list, now, Is::Silent).take(LOOKS).find(|link| !busy.contains(link))
     }
 
     /// Compares with a plain list.
@@ -110,15 +153,22 @@ mod tests {
             for _ in 0..400 {
                 now = now + Span::from_millis(random.below(30));
                 let link = random.below(LINKS) as u32;
-                match random.below(8) {
+                match random.below(9) {
                     0..4 => {
                         table.add(now, link);
                         list.retain(|(other, ..)| *other != link);
-                        list.push((link, now, false));
+                        list.push((link, now, Is::Silent));
                     }
                     4 => {
                         table.login_came(link);
-                        list.iter_mut().for_each(|it| it.2 |= it.0 == link);
+                        let silent =
+                            list.iter_mut().filter(|it| it.0 == link && it.2 == Is::Silent);
+                        silent.for_each(|it| it.2 = Is::LoggingIn);
+                    }
+                    6 => {
+                        table.leaves(now, link);
+                        let known = list.iter_mut().filter(|it| it.0 == link);
+                        known.for_each(|it| *it = (link, now, Is::Leaving));
                     }
                     5 => {
                         table.remove(link);
@@ -129,15 +179,19 @@ mod tests {
                             (0..random.below(50)).map(|_| random.below(LINKS) as u32).collect();
                         let goes = table.first_to_go(now, |link| busy.contains(&link));
                         assert_eq!(goes, first_to_go(&list, now, &busy), "seed {seed}");
-                        if let Some(goes) = goes {
+                        let closes = table.first_to_close(now);
+                        assert_eq!(closes, old(&list, now, Is::Leaving).next(), "seed {seed}");
+                        for goes in [goes, closes].into_iter().flatten() {
                             table.remove(goes);
                             list.retain(|(other, ..)| *other != goes);
                         }
                     }
                 }
-                assert_eq!(table.are_too_many(), list.len() > 20, "seed {seed}");
-                let waiting = list.iter().filter(|(_, _, came)| !came).count();
-                assert_eq!((table.links.len(), table.order.len()), (list.len(), waiting));
+                let count = |what| list.iter().filter(|(_, _, is)| *is == what).count();
+                assert_eq!((table.links.len(), table.order.len()), (list.len(), count(Is::Silent)));
+                assert_eq!(table.leaving.len(), count(Is::Leaving));
+                let still = list.len() - count(Is::Leaving);
+                assert_eq!(table.are_too_many(), still > 20, "seed {seed}");
             }
         }
     }

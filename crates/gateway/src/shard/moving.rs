@@ -90,7 +90,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         sockets.feedback = others;
         let mut conn = sockets.take(link)?;
         self.traffic.forget_unread(link);
-        // It is known by now who its peer is, so it need not give way there.
+        // Its home counts it until it is online.
         self.traffic.half_open.remove(link);
         // Fails only for a socket that is not registered.
         let _ = self.poll.registry().deregister(conn.stream_mut());
@@ -119,6 +119,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.hub.handle(now, hub::World::TakenOver { link, state: &state });
         let answers = feedback.into_iter().map(|feedback| (link, feedback));
         self.traffic.sockets.feedback.extend(answers);
+        self.note_login(link);
         self.carry_out();
         if !is_registered {
             let input = link::World::Failed(SocketError::Local);
@@ -142,6 +143,17 @@ impl<T: Accept> ShardLoop<Streams<T>> {
 }
 
 impl<T: Accept> ShardLoop<Streams<T>> {
+    /// Counts a link that has come, until it is online, if its address has limits.
+    fn note_login(&mut self, link: u32) {
+        let known = self.hub.machine().presence(link);
+        let known = known.filter(|known| known.established.is_none());
+        if let (Some(known), Some(gate)) = (known, &self.traffic.gate)
+            && gate.limits(known.address.ip())
+        {
+            self.traffic.half_open.add_login(link);
+        }
+    }
+
     /// Records that the socket of a peer that waits for its admission is readable. If the peer has
     /// closed its side, its login is withdrawn.
     pub(super) fn readable_while_waiting(&mut self, link: u32, is_closed: bool) {

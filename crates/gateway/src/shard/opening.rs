@@ -65,7 +65,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         let (connections, places) = self.taken();
         // What gives way is closed at the end of the turn, so the next one accepts.
         let gave_way = self.traffic.acceptor.is_short(now, connections, places)
-            && self.give_way(GIVE_WAY_PER_TURN, |_| true);
+            && (self.cut_leaves(GIVE_WAY_PER_TURN) || self.give_way(GIVE_WAY_PER_TURN, |_| true));
         for _ in 0..if gave_way { 0 } else { accepts } {
             let (connections, places) = self.taken();
             match self.traffic.acceptor.accept(now, connections, places) {
@@ -103,9 +103,24 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 return number > 0;
             };
             // Whatever the hub makes of it, no link is chosen twice.
-            self.traffic.half_open.remove(link);
+            self.traffic.half_open.login_came(link);
             self.hub.handle(now, hub::World::Crowded { link });
             self.carry_out();
+        }
+        true
+    }
+
+    /// Closes the connections of refused peers that have not closed their side, the oldest ones,
+    /// `count` at most. Returns whether there were any.
+    fn cut_leaves(&mut self, count: usize) -> bool {
+        let now = self.clock.now();
+        for number in 0..count {
+            let Some(link) = self.traffic.half_open.first_to_close(now) else {
+                return number > 0;
+            };
+            self.traffic.half_open.remove(link);
+            self.traffic.sockets.cut_leave(link);
+            self.stats.cut_leaves.add(1);
         }
         true
     }

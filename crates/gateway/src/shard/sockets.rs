@@ -355,10 +355,12 @@ impl<T: Transport> Sockets<T> {
         }
     }
 
-    /// Closes some of the marked sockets. Returns the number of sockets closed.
-    pub(super) fn close_marked(&mut self) -> usize {
+    /// Closes some of the marked sockets, and calls `closed` with the link of each. Returns the
+    /// number of sockets closed.
+    pub(super) fn close_marked(&mut self, mut closed: impl FnMut(u32)) -> usize {
         let count = self.marked.len().min(CLOSES_PER_TURN);
         for link in self.marked.drain(..count) {
+            closed(link);
             self.outboxes.set(link, None);
             if let Some(mut conn) = self.conns.remove(link) {
                 conn.write_last_words();

@@ -204,10 +204,10 @@ impl<T: Accept> Traffic for Streams<T> {
 
     fn end_turn(shard: &mut ShardLoop<Streams<T>>) {
         let now = shard.clock.now();
-        let Streams { sockets, acceptor, .. } = &mut shard.traffic;
+        let Streams { sockets, acceptor, half_open, .. } = &mut shard.traffic;
         sockets.expire_departures(now);
         sockets.forget_routes();
-        if sockets.close_marked() > 0 {
+        if sockets.close_marked(|link| half_open.remove(link)) > 0 {
             acceptor.end_pause();
         }
     }

@@ -116,7 +116,7 @@ mod tests {
         for (link, _) in small {
             assert!(sockets.outbox_bytes() > 0);
             sockets.mark_for_close(*link);
-            sockets.close_marked();
+            sockets.close_marked(|_| {});
         }
         assert_eq!(sockets.outbox_bytes(), 0);
     }
@@ -160,7 +160,7 @@ mod tests {
         sockets.transmit(after.0, Lane::Last, b"close");
         sockets.start_leaving(after.0, Time::ZERO, LEAVE_LIMIT);
         assert_eq!(sockets.departures.next_deadline(), None);
-        assert_eq!(sockets.close_marked(), 2);
+        assert_eq!(sockets.close_marked(|_| {}), 2);
         for (_, mut peer) in [before, after] {
             let mut bytes = Vec::new();
             let error = peer.read_to_end(&mut bytes).expect_err("the data is not complete");

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use super::*;
 use systole_core::denial::Denial;
+use systole_gateway::bans::Banned;
 use systole_gateway::gate::{Gate, GateSettings};
 use systole_gateway::identity::Refusal;
 
@@ -75,5 +76,35 @@ fn silent_peers_give_way_when_sessions_hold_most_of_the_links() {
     running.pause();
     drop(online);
     running.join();
+    running.stop();
+}
+
+/// Sends a HELLO that is refused; the peer takes the answer, and does not close its side.
+fn refused(running: &Running) -> Native {
+    let mut peer = running.native();
+    peer.send(&Frame::Hello(Hello { identity: "eve", ..Hello::default() }));
+    assert!(peer.next(|frame| match frame {
+        Frame::Close(close) => close.reason == CloseReason::Kicked,
+        _ => false,
+    }));
+    peer
+}
+
+#[test]
+fn refused_peers_that_do_not_close_their_side_give_way_when_no_link_is_left() {
+    let running = start(Policy::default(), |setup| {
+        with_few_links(setup);
+        let eve = [Banned::Identity("eve".into())];
+        setup.bans.set(&eve, Span::from_secs(3_600)).unwrap();
+    });
+    let begun = Clock::start();
+    // Another time if the leaves were over before: nothing forces them to take as long here.
+    while running.stats.cut_leaves.get() == 0 {
+        assert!(begun.monotonic() < Span::from(PATIENCE), "none gives way");
+        let mut peers: Vec<_> = (0..LINKS).map(|_| refused(&running)).collect();
+        drop(running.hello());
+        peers.iter_mut().for_each(|peer| assert!(peer.is_closed()));
+    }
+    assert_eq!(running.stats.refused[Refusal::Crowded.index()].get(), 0);
     running.stop();
 }
