@@ -47,7 +47,7 @@ fn a_ban_survives_a_kill_with_what_is_left_of_it_and_so_does_its_end() {
     let file = file.to_str().expect("a path");
     let checked = snapshot(&mut systole(&folder, &["check", "--config", file]));
     assert!(checked.contains("store for bans alone in "), "{checked}");
-    let mut ada = log_in(&gateway, "ada").ok().expect("nobody is banned");
+    let mut ada = log_in(&gateway, "ada").expect("nobody is banned");
     let ask = |gateway: &Gateway, body: Value| gateway.ask("POST /api/v1/bans", &body.to_string());
     let wish = json!({"identity": "ada", "seconds": 3_600});
     assert_eq!(ask(&gateway, wish), json!({"ended": 1, "lost_at_restart": false}));
@@ -76,7 +76,7 @@ fn a_ban_survives_a_kill_with_what_is_left_of_it_and_so_does_its_end() {
     assert_eq!(ask(&gateway, end), json!({"ended": 0, "lost_at_restart": false}));
     drop(gateway);
     let mut gateway = Gateway::start("bans", &config);
-    let _ada = log_in(&gateway, "ada").ok().expect("its end was not forgotten");
+    let _ada = log_in(&gateway, "ada").expect("its end was not forgotten");
     let kick = json!({"ban": {"seconds": 60, "of": ["address"]}}).to_string();
     let session = gateway.sessions("&identity=ada", 1)[0]["session"].clone();
     let path = format!("POST /api/v1/sessions/{}/kick", session.as_str().expect("a text"));
