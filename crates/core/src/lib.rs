@@ -36,6 +36,7 @@
 //! - [`link`]: one connection with its handshake, heartbeats, data, inquiry and departure
 //! - [`wire`]: frames and their codecs
 //! - [`session`]: the events of a session, whatever carries it
+//! - [`window`]: the messages of a session that outlive a link
 //! - [`dial`]: which address of a name a client connects to
 //! - [`reconnect`]: when a client connects again
 //!
@@ -100,6 +101,7 @@ mod time;
 pub mod vigilance;
 pub mod wheel;
 pub mod wire;
+pub mod window;
 pub mod witness;
 
 pub use cause::{Cause, Verdict};

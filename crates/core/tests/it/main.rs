@@ -12,3 +12,4 @@ mod seeds;
 mod sim;
 mod stream;
 mod takeover;
+mod window;

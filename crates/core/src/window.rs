@@ -1,0 +1,343 @@
+//! The window of a session: the messages of both directions that outlive a link.
+//!
+//! Whoever sends keeps each message until the peer has acknowledged it, and sends what is kept
+//! again on the next link. Whoever receives counts whole messages, and acknowledges those that its
+//! application has taken. Both counts begin with the session, so that after a resumption both ends
+//! know exactly what the other one has: nothing is lost, doubled or reordered.
+//!
+//! An acknowledgement rides on what goes the other way anyway. It goes alone where half of the
+//! window is used, and where the peer asks for it; so a quiet link carries none.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use core::fmt;
+
+/// How much one end may send that is not acknowledged yet, as the other end has told.
+///
+/// A message that is longer than `bytes` may go too, when no other is unacknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Limits {
+    /// The number of messages, at least 1.
+    pub messages: u32,
+    /// The sum of their lengths in bytes.
+    pub bytes: u32,
+}
+
+impl Limits {
+    /// Returns whether a message of this length may follow these that are unacknowledged.
+    const fn allow(self, messages: usize, bytes: usize, length: usize) -> bool {
+        messages == 0
+            || (messages < self.messages as usize
+                && bytes.saturating_add(length) <= self.bytes as usize)
+    }
+}
+
+/// A message that waits for its acknowledgement.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Kept(Box<[u8]>);
+
+impl Kept {
+    /// Returns the bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// Without the bytes, which belong to the application alone.
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// The window is full. Nothing was changed; the message can be offered again once the peer has
+/// acknowledged an earlier one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the peer has not acknowledged enough of what was sent before")
+    }
+}
+
+impl core::error::Error for Full {}
+
+/// What a peer has said of the window cannot be. Its fault; the session cannot be continued.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Illegal {
+    /// It acknowledges what was never sent, or less than before.
+    Acknowledgement,
+    /// It has sent more than the window allows.
+    Beyond,
+}
+
+impl fmt::Display for Illegal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Illegal::Acknowledgement => "an acknowledgement of what was never sent",
+            Illegal::Beyond => "more was sent than the window allows",
+        })
+    }
+}
+
+impl core::error::Error for Illegal {}
+
+/// The outgoing half of a window.
+#[derive(Clone, Debug, Default)]
+pub struct Outgoing {
+    /// The messages that the peer has acknowledged, of all in the session.
+    acknowledged: u64,
+    /// The unacknowledged messages, the oldest first; `None` if there is none, as on a quiet link.
+    kept: Option<Box<Queue>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Queue {
+    messages: VecDeque<Kept>,
+    bytes: usize,
+    /// How many of the messages have left on the present link.
+    left: usize,
+    /// How many of the messages are to be acknowledged at once; 0 if none.
+    hurried: usize,
+    /// Whether the peer is to be asked for that without a message, because all of these have left.
+    asks: bool,
+}
+
+/// The incoming half of a window.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Incoming {
+    /// The whole messages received, of all in the session.
+    received: u64,
+    /// How many of them the application has not taken yet.
+    untaken: u32,
+    /// How many of the taken ones were not acknowledged yet.
+    untold: u32,
+    /// The bytes of all messages that are received and not acknowledged.
+    bytes: u32,
+    /// The bytes among them that are taken.
+    bytes_taken: u32,
+    /// How many messages back from the last received one the peer has asked for an
+    /// acknowledgement at once; `None` if it has not.
+    asked: Option<u32>,
+    /// Whether what was told may have been lost with the former link.
+    doubtful: bool,
+}
+
+/// A message that leaves on the present link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Departure<'a> {
+    /// The message.
+    pub bytes: &'a [u8],
+    /// Whether the peer is asked to acknowledge it at once.
+    pub hurried: bool,
+}
+
+impl Outgoing {
+    /// Returns how many messages of the session were accepted so far.
+    pub fn sent(&self) -> u64 {
+        self.acknowledged.saturating_add(self.unacknowledged() as u64)
+    }
+
+    /// Returns how many messages of the session the peer has acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Returns how many messages are kept.
+    pub fn unacknowledged(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.messages.len())
+    }
+
+    /// Returns the bytes of the messages that are kept.
+    pub fn bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.bytes)
+    }
+
+    /// Returns the messages that are kept, the oldest first.
+    pub fn kept(&self) -> impl Iterator<Item = &Kept> {
+        self.kept.iter().flat_map(|kept| &kept.messages)
+    }
+
+    /// Returns whether a message of this length would be accepted.
+    pub fn has_room(&self, limits: Limits, length: usize) -> bool {
+        limits.allow(self.unacknowledged(), self.bytes(), length)
+    }
+
+    /// Accepts a message, which is kept until it is acknowledged.
+    ///
+    /// # Errors
+    /// [`Full`]: the peer is asked for an acknowledgement; wait for it, and try again.
+    pub fn accept(&mut self, limits: Limits, message: &[u8]) -> Result<(), Full> {
+        if !self.has_room(limits, message.len()) {
+            self.flush();
+            return Err(Full);
+        }
+        let kept = self.kept.get_or_insert_default();
+        kept.bytes += message.len();
+        kept.messages.push_back(Kept(message.into()));
+        // The peer may wait with its acknowledgement as long as it thinks there is room.
+        if kept.messages.len() >= limits.messages as usize || kept.bytes >= limits.bytes as usize {
+            kept.hurried = kept.messages.len();
+        }
+        Ok(())
+    }
+
+    /// Asks for an acknowledgement of all that was accepted, at once.
+    pub fn flush(&mut self) {
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        if kept.hurried < kept.messages.len() {
+            kept.hurried = kept.messages.len();
+            kept.asks = kept.left == kept.hurried;
+        }
+    }
+
+    /// Returns whether the peer is now to be asked for an acknowledgement without a message.
+    pub fn take_ask(&mut self) -> bool {
+        self.kept.as_mut().is_some_and(|kept| core::mem::take(&mut kept.asks))
+    }
+
+    /// Returns the next message that leaves on the present link; `None` if all have left.
+    pub fn depart(&mut self) -> Option<Departure<'_>> {
+        let kept = self.kept.as_mut()?;
+        let message = kept.messages.get(kept.left)?;
+        kept.left += 1;
+        Some(Departure { bytes: &message.0, hurried: kept.hurried == kept.left })
+    }
+
+    /// Takes an acknowledgement of the peer: how many messages of the session it has taken, modulo
+    /// 2^32. Returns how many messages that frees.
+    ///
+    /// # Errors
+    /// [`Illegal::Acknowledgement`] if as many have not left on the present link.
+    pub fn acknowledge(&mut self, count: u32) -> Result<usize, Illegal> {
+        let more = count.wrapping_sub(self.acknowledged as u32) as usize;
+        let left = self.kept.as_ref().map_or(0, |kept| kept.left);
+        if more > left {
+            return Err(Illegal::Acknowledgement);
+        }
+        self.free(more);
+        Ok(more)
+    }
+
+    fn free(&mut self, count: usize) {
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        for message in kept.messages.drain(..count.min(kept.messages.len())) {
+            kept.bytes -= message.0.len();
+            self.acknowledged += 1;
+        }
+        kept.left = kept.left.saturating_sub(count);
+        kept.hurried = kept.hurried.saturating_sub(count);
+        if kept.messages.is_empty() {
+            self.kept = None;
+        }
+    }
+
+    /// Begins a new link, whose peer has received this many messages of the session. What is kept
+    /// leaves again. Returns how many messages had to be sent again.
+    ///
+    /// # Errors
+    /// [`Illegal::Acknowledgement`] if the peer cannot have received as many.
+    pub fn resume(&mut self, received: u64) -> Result<usize, Illegal> {
+        if !(self.acknowledged..=self.sent()).contains(&received) {
+            return Err(Illegal::Acknowledgement);
+        }
+        // What is received and not taken yet is not acknowledged: if that end's process is lost,
+        // its session is lost too. It need not be sent again, though.
+        let again = (self.sent() - received) as usize;
+        let Some(kept) = &mut self.kept else {
+            return Ok(0);
+        };
+        kept.left = kept.messages.len() - again;
+        kept.asks = (1..=kept.left).contains(&kept.hurried);
+        Ok(again)
+    }
+}
+
+impl Incoming {
+    /// Returns how many whole messages of the session were received.
+    pub const fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Returns how many messages were received and are not acknowledged.
+    const fn unacknowledged(&self) -> u32 {
+        self.untaken.saturating_add(self.untold)
+    }
+
+    /// Counts a whole message of this length. `hurried` says that the peer asks for an
+    /// acknowledgement at once.
+    ///
+    /// # Errors
+    /// [`Illegal::Beyond`] if the window does not allow it.
+    pub fn receive(&mut self, limits: Limits, length: usize, hurried: bool) -> Result<(), Illegal> {
+        if !limits.allow(self.unacknowledged() as usize, self.bytes as usize, length) {
+            return Err(Illegal::Beyond);
+        }
+        self.received += 1;
+        self.untaken += 1;
+        self.bytes = self.bytes.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+        self.asked = match (self.asked, hurried) {
+            (_, true) => Some(0),
+            (asked, false) => asked.map(|back| back + 1),
+        };
+        Ok(())
+    }
+
+    /// Notes that the peer asks for an acknowledgement of everything it has sent, at once.
+    pub fn ask(&mut self) {
+        self.asked = Some(0);
+    }
+
+    /// Notes that the application has taken the oldest message that it had not taken, of this
+    /// length.
+    pub fn take(&mut self, length: usize) {
+        if self.untaken > 0 {
+            self.untaken -= 1;
+            self.untold += 1;
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            self.bytes_taken = self.bytes_taken.saturating_add(length).min(self.bytes);
+        }
+    }
+
+    /// Returns whether an acknowledgement is to go now, alone if need be.
+    pub fn is_urgent(&self, limits: Limits) -> bool {
+        let half = self.untold >= limits.messages.div_ceil(2)
+            || self.bytes_taken >= limits.bytes.div_ceil(2);
+        let asked = self.asked.is_some_and(|back| self.untaken <= back);
+        self.doubtful || (self.untold > 0 && half) || asked
+    }
+
+    /// Returns the acknowledgement that can ride on what goes now; `None` if the peer knows it.
+    pub fn news(&self) -> Option<u32> {
+        let asked = self.asked.is_some_and(|back| self.untaken <= back);
+        (self.untold > 0 || asked || self.doubtful).then(|| self.acknowledgement())
+    }
+
+    /// Returns the acknowledgement: how many messages the application has taken, modulo 2^32.
+    pub fn acknowledgement(&self) -> u32 {
+        self.received.wrapping_sub(u64::from(self.untaken)) as u32
+    }
+
+    /// Notes that the acknowledgement goes out now.
+    pub fn told(&mut self) {
+        self.untold = 0;
+        self.doubtful = false;
+        self.bytes -= self.bytes_taken;
+        self.bytes_taken = 0;
+        if self.asked.is_some_and(|back| self.untaken <= back) {
+            self.asked = None;
+        }
+    }
+
+    /// Begins a new link: what the peer asked on the former one it asks again, and an
+    /// acknowledgement that went there may be lost.
+    pub fn resume(&mut self) {
+        self.asked = None;
+        self.doubtful = self.received > 0;
+    }
+}
