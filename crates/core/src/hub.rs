@@ -9,6 +9,7 @@ mod frames;
 mod frequency;
 mod granted;
 mod identities;
+mod kept;
 mod login;
 mod meter;
 mod presence;
@@ -31,6 +32,8 @@ use frequency::Frequencies;
 use granted::Granted;
 pub use granted::{Grant, MAX_ATTRIBUTES};
 use identities::Identities;
+use kept::Kept;
+pub use kept::WINDOW_MEMORY;
 use login::Contest;
 pub use login::{Login, Proof};
 use meter::Meter;
@@ -97,6 +100,8 @@ pub struct Hub {
     draining: Option<Span>,
     /// The links that hold part of a frame, by the time from which the frame's time limit counts.
     frames: Budget<Time>,
+    /// What links keep for their peers' acknowledgements, in bytes, and at most.
+    kept: Kept,
     leave_limit: Span,
     /// Ended links, kept until all outputs were polled so that the shell can still query them.
     ended: Vec<u32>,
@@ -125,7 +130,7 @@ struct Slot {
 impl Hub {
     /// Creates a hub without links.
     pub fn new(settings: Settings) -> Hub {
-        let Settings { shard, homes, listeners, seed, frame_memory } = settings;
+        let Settings { shard, homes, listeners, seed, frame_memory, window_memory } = settings;
         let mut random = Random::new(seed);
         Hub {
             grid: Grid::of_shard(shard),
@@ -149,6 +154,7 @@ impl Hub {
             polled_state: Vec::new(),
             draining: None,
             frames: Budget::new(frame_memory),
+            kept: Kept::new(window_memory),
             leave_limit: LEAVE_LIMIT,
             ended: Vec::new(),
             outbound: Outbound::default(),
@@ -163,7 +169,15 @@ impl Hub {
         // Links in `ended` can still be queried, but are no longer open.
         let links = self.counters.links.saturating_sub(self.ended.len() as u32);
         let frame_bytes = self.frames.held() as u64;
-        Counters { links, heartbeats_in, heartbeats_out, frame_bytes, ..self.counters }
+        let window_bytes = self.kept.bytes() as u64;
+        Counters {
+            links,
+            heartbeats_in,
+            heartbeats_out,
+            frame_bytes,
+            window_bytes,
+            ..self.counters
+        }
     }
 
     /// Returns how long the leave-taking of a link that ends now may last.
@@ -313,9 +327,11 @@ impl Hub {
         let was_within_frame = slot.peer.is_within_frame();
         let was_in_doubt = slot.peer.liveness().is_in_doubt();
         let has_waited = slot.peer.awaits_admission();
+        let kept = slot.peer.kept_bytes();
         let mut context = Context { settings, random: &mut self.random };
         let effect = step(&mut slot.peer, &mut context, &mut self.outbound.to(link));
         let counts_frame = was_within_frame || slot.peer.is_within_frame();
+        let is_beyond = self.kept.count(link, kept, slot.peer.kept_bytes());
         let after = (slot.peer.is_established(), slot.peer.is_suspect());
         if before != after {
             if after.0 && !before.0 {
@@ -352,6 +368,9 @@ impl Hub {
         let is_contest_over = effect == Effect::Rearm && slot.peer.is_contest_over(now);
         if counts_frame {
             self.count_frame(link);
+        }
+        if is_beyond {
+            self.make_room_in_windows(now, link);
         }
         if effect == Effect::Ended {
             self.forget_login(link);

@@ -100,8 +100,8 @@ pub mod text;
 mod time;
 pub mod vigilance;
 pub mod wheel;
-pub mod wire;
 pub mod window;
+pub mod wire;
 pub mod witness;
 
 pub use cause::{Cause, Verdict};

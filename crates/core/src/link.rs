@@ -17,7 +17,9 @@ pub use departure::Departure;
 pub(crate) use outbound::{Outbound, Writer};
 pub use outstanding::{OUTSTANDING, RETRANSMITTING};
 pub(crate) use peer::{Context, Effect, Peer};
-pub use settings::{HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Logins, Rates, Settings, Side};
+pub use settings::{
+    HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Logins, Rates, Settings, Side, Takes, Windows,
+};
 pub use signal::{Answer, BeatKind, Closing, Command, Event, Goodbye, Input, Lane, Output, World};
 
 use alloc::vec::Vec;
@@ -101,6 +103,18 @@ impl Link {
     /// WELCOME says so; the longest message in codecs that cannot mark a message as continued.
     pub fn piece(&self) -> usize {
         self.peer.piece()
+    }
+
+    /// Returns whether a message of this length may be sent now. In a session with a window that is
+    /// full, [`Event::Acknowledged`] says when to try again.
+    pub fn has_room(&self, length: usize) -> bool {
+        self.peer.has_room(length)
+    }
+
+    /// Returns how many messages of the session were sent, and how many of them the peer has
+    /// acknowledged; `None` if it has no window.
+    pub fn progress(&self) -> Option<(u64, u64)> {
+        self.peer.progress()
     }
 
     /// Returns the round-trip time, a decaying maximum; `None` before the first sample.

@@ -10,9 +10,16 @@
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use core::fmt;
 
-/// How much one end may send that is not acknowledged yet, as the other end has told.
+use crate::plain::plain_struct;
+
+/// The longest message of a session with a window, in bytes. Whoever sends keeps a message whole
+/// until it is acknowledged, so there must be a limit; lists and pictures fit.
+pub const MAX_MESSAGE: u32 = 16 * 1024 * 1024;
+
+/// How much one end may send that is not acknowledged yet, as WELCOME has told.
 ///
 /// A message that is longer than `bytes` may go too, when no other is unacknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -23,7 +30,14 @@ pub struct Limits {
     pub bytes: u32,
 }
 
+plain_struct! { Limits { messages, bytes } if Limits::is_legal }
+
 impl Limits {
+    /// Returns whether anything may be sent.
+    pub const fn is_legal(&self) -> bool {
+        self.messages > 0 && self.bytes > 0
+    }
+
     /// Returns whether a message of this length may follow these that are unacknowledged.
     const fn allow(self, messages: usize, bytes: usize, length: usize) -> bool {
         messages == 0
@@ -50,8 +64,8 @@ impl fmt::Debug for Kept {
     }
 }
 
-/// The window is full. Nothing was changed; the message can be offered again once the peer has
-/// acknowledged an earlier one.
+/// The window is full, or the message is longer than [`MAX_MESSAGE`]. Nothing was changed; a message
+/// that is not too long can be offered again once the peer has acknowledged an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
@@ -66,7 +80,7 @@ impl core::error::Error for Full {}
 /// What a peer has said of the window cannot be. Its fault; the session cannot be continued.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Illegal {
-    /// It acknowledges what was never sent, or less than before.
+    /// It acknowledges what was never sent.
     Acknowledgement,
     /// It has sent more than the window allows.
     Beyond,
@@ -95,6 +109,9 @@ pub struct Outgoing {
 #[derive(Clone, Debug, Default)]
 struct Queue {
     messages: VecDeque<Kept>,
+    /// The parts so far of a message that is not whole yet.
+    parts: Vec<u8>,
+    /// The bytes of all, of the parts too.
     bytes: usize,
     /// How many of the messages have left on the present link.
     left: usize,
@@ -103,6 +120,10 @@ struct Queue {
     /// Whether the peer is to be asked for that without a message, because all of these have left.
     asks: bool,
 }
+
+plain_struct! { Outgoing { acknowledged, kept } if Outgoing::is_legal }
+plain_struct! { Queue { messages, parts, bytes, left, hurried, asks } }
+plain_struct! { Kept { 0: bytes } }
 
 /// The incoming half of a window.
 #[derive(Clone, Copy, Debug, Default)]
@@ -124,6 +145,16 @@ pub struct Incoming {
     doubtful: bool,
 }
 
+plain_struct! { Incoming {
+    received,
+    untaken,
+    untold,
+    bytes,
+    bytes_taken,
+    asked,
+    doubtful
+} if Incoming::is_legal }
+
 /// A message that leaves on the present link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Departure<'a> {
@@ -134,6 +165,15 @@ pub struct Departure<'a> {
 }
 
 impl Outgoing {
+    fn is_legal(&self) -> bool {
+        let Some(kept) = &self.kept else {
+            return true;
+        };
+        let bytes: usize = kept.messages.iter().map(|message| message.0.len()).sum();
+        let count = kept.messages.len();
+        bytes + kept.parts.len() == kept.bytes && kept.left <= count && kept.hurried <= count
+    }
+
     /// Returns how many messages of the session were accepted so far.
     pub fn sent(&self) -> u64 {
         self.acknowledged.saturating_add(self.unacknowledged() as u64)
@@ -159,23 +199,37 @@ impl Outgoing {
         self.kept.iter().flat_map(|kept| &kept.messages)
     }
 
-    /// Returns whether a message of this length would be accepted.
+    /// Returns whether so many bytes more would be accepted: a message, or the next part of one.
     pub fn has_room(&self, limits: Limits, length: usize) -> bool {
-        limits.allow(self.unacknowledged(), self.bytes(), length)
+        let parts = self.kept.as_ref().map_or(0, |kept| kept.parts.len());
+        let length = parts.saturating_add(length);
+        length <= MAX_MESSAGE as usize
+            && limits.allow(self.unacknowledged(), self.bytes() - parts, length)
     }
 
-    /// Accepts a message, which is kept until it is acknowledged.
+    /// Accepts a message, or a part of one if there is more of it. It is kept until the peer has
+    /// acknowledged it.
     ///
     /// # Errors
     /// [`Full`]: the peer is asked for an acknowledgement; wait for it, and try again.
-    pub fn accept(&mut self, limits: Limits, message: &[u8]) -> Result<(), Full> {
-        if !self.has_room(limits, message.len()) {
+    pub fn accept(&mut self, limits: Limits, bytes: &[u8], more: bool) -> Result<(), Full> {
+        if !self.has_room(limits, bytes.len()) {
             self.flush();
             return Err(Full);
         }
         let kept = self.kept.get_or_insert_default();
-        kept.bytes += message.len();
-        kept.messages.push_back(Kept(message.into()));
+        kept.bytes += bytes.len();
+        if more {
+            kept.parts.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let message = if kept.parts.is_empty() {
+            bytes.into()
+        } else {
+            kept.parts.extend_from_slice(bytes);
+            core::mem::take(&mut kept.parts).into_boxed_slice()
+        };
+        kept.messages.push_back(Kept(message));
         // The peer may wait with its acknowledgement as long as it thinks there is room.
         if kept.messages.len() >= limits.messages as usize || kept.bytes >= limits.bytes as usize {
             kept.hurried = kept.messages.len();
@@ -208,12 +262,17 @@ impl Outgoing {
     }
 
     /// Takes an acknowledgement of the peer: how many messages of the session it has taken, modulo
-    /// 2^32. Returns how many messages that frees.
+    /// 2^32. Returns how many messages that frees; none if the peer has said more before, since an
+    /// acknowledgement on a heartbeat overtakes one on DATA.
     ///
     /// # Errors
     /// [`Illegal::Acknowledgement`] if as many have not left on the present link.
     pub fn acknowledge(&mut self, count: u32) -> Result<usize, Illegal> {
-        let more = count.wrapping_sub(self.acknowledged as u32) as usize;
+        let more = count.wrapping_sub(self.acknowledged as u32);
+        if more > i32::MAX as u32 {
+            return Ok(0);
+        }
+        let more = more as usize;
         let left = self.kept.as_ref().map_or(0, |kept| kept.left);
         if more > left {
             return Err(Illegal::Acknowledgement);
@@ -232,7 +291,7 @@ impl Outgoing {
         }
         kept.left = kept.left.saturating_sub(count);
         kept.hurried = kept.hurried.saturating_sub(count);
-        if kept.messages.is_empty() {
+        if kept.messages.is_empty() && kept.parts.is_empty() {
             self.kept = None;
         }
     }
@@ -259,6 +318,10 @@ impl Outgoing {
 }
 
 impl Incoming {
+    fn is_legal(&self) -> bool {
+        u64::from(self.unacknowledged()) <= self.received && self.bytes_taken <= self.bytes
+    }
+
     /// Returns how many whole messages of the session were received.
     pub const fn received(&self) -> u64 {
         self.received

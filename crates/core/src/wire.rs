@@ -20,7 +20,7 @@ use core::fmt;
 
 pub use account::{Account, Saw};
 pub use decoder::Decoder;
-pub use handshake::{BootId, Hello, InstanceId, Resume, Welcome};
+pub use handshake::{BootId, Hello, InstanceId, Resume, WINDOWS, Welcome};
 
 use crate::policy::Policy;
 
@@ -101,8 +101,8 @@ impl Codec {
     /// Returns the maximum length of a frame in bytes, header included. A decoder never holds more.
     pub const fn max_frame(self) -> usize {
         match self {
-            // The kind, and three bytes of varint for the length.
-            Codec::Native => 1 + 3 + MAX_DATA,
+            // The kind, five bytes of varint for an acknowledgement, and three for the length.
+            Codec::Native => 1 + 5 + 3 + MAX_DATA,
             Codec::Message1028 => message1028::MESSAGE,
             Codec::Line => line::MAX_LINE,
         }
@@ -159,6 +159,15 @@ pub enum Frame<'a> {
         more: bool,
         /// The type of a `message1028` data message, 11 or 21; ignored by the other codecs.
         kind: DataKind,
+        /// What rides on it; only in a session with windows.
+        rider: Rider,
+    },
+    /// ACK: an acknowledgement that rides on nothing. It is no heartbeat and has no answer.
+    Ack {
+        /// How many messages of the session were taken, modulo 2^32.
+        taken: u32,
+        /// Whether the peer is to acknowledge at once.
+        hurried: bool,
     },
     /// RETUNE: requests a policy (client) or puts it in force (gateway).
     Retune(Policy),
@@ -166,13 +175,20 @@ pub enum Frame<'a> {
     Close(Close<'a>),
 }
 
+impl<'a> Frame<'a> {
+    /// Creates DATA on which nothing rides.
+    pub const fn data(bytes: &'a [u8], more: bool, kind: DataKind) -> Frame<'a> {
+        Frame::Data { bytes, more, kind, rider: Rider::NONE }
+    }
+}
+
 /// The content of a PING or PONG.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Beat<'a> {
     /// The sequence number; 0 in codecs without one.
     pub sequence: u8,
-    /// The number of DATA messages received in the session so far.
-    pub received: Option<u32>,
+    /// How many messages of the session were taken, modulo 2^32.
+    pub taken: Option<u32>,
     /// The business data of the application.
     pub data: Option<&'a [u8]>,
 }
@@ -180,8 +196,22 @@ pub struct Beat<'a> {
 impl Beat<'_> {
     /// Creates a heartbeat with only a sequence number.
     pub const fn bare(sequence: u8) -> Beat<'static> {
-        Beat { sequence, received: None, data: None }
+        Beat { sequence, taken: None, data: None }
     }
+}
+
+/// What rides on a DATA of a session with windows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct Rider {
+    /// How many messages of the session were taken, modulo 2^32.
+    pub taken: Option<u32>,
+    /// Whether the peer is to acknowledge this message at once.
+    pub hurried: bool,
+}
+
+impl Rider {
+    /// Nothing rides.
+    pub const NONE: Rider = Rider { taken: None, hurried: false };
 }
 
 /// The two data types of `message1028`.
@@ -340,7 +370,7 @@ pub enum Malformed {
     UnknownFlag,
     /// A varint is too large or not in its shortest form.
     Varint,
-    /// A length is above its limit, or the DATA limit in a WELCOME is out of range.
+    /// A length is above its limit, or a limit in a WELCOME is out of range.
     TooLong,
     /// A body ends before its last field.
     Truncated,
@@ -356,7 +386,8 @@ pub enum Malformed {
     Version,
     /// A policy is one that no constructor accepts.
     Policy,
-    /// A legal frame arrived at the wrong time, for example DATA before HELLO.
+    /// A legal frame arrived at the wrong time, for example DATA before HELLO, or an
+    /// acknowledgement in a session without a window.
     OutOfPlace,
     /// A frame was not complete within its time limit: the bound D, or its length at
     /// [`FLOOR_PER_SECOND`](crate::link::FLOOR_PER_SECOND) if that takes longer.
@@ -381,6 +412,10 @@ pub enum Malformed {
     Claim,
     /// The peer's certificate names nobody, or its name is too long for an identity.
     Subject,
+    /// The peer acknowledges what was never sent.
+    Acknowledgement,
+    /// The peer has sent more than the window allows.
+    BeyondWindow,
 }
 
 crate::plain::plain_enum! { Malformed {
@@ -406,6 +441,8 @@ crate::plain::plain_enum! { Malformed {
     19 => Certificate {}
     20 => Claim {}
     21 => Subject {}
+    22 => Acknowledgement {}
+    23 => BeyondWindow {}
 } }
 
 impl Malformed {
@@ -434,6 +471,8 @@ impl Malformed {
             Malformed::Certificate => "no certificate that is believed",
             Malformed::Claim => "the claimed identity is not the proved one",
             Malformed::Subject => "the certificate names no identity",
+            Malformed::Acknowledgement => "acknowledgement of what was never sent",
+            Malformed::BeyondWindow => "more than the window allows",
         }
     }
 }
@@ -467,6 +506,9 @@ impl Malformed {
             Malformed::Subject => {
                 "Give the peer a certificate whose subject (a URI, a DNS name, else the common \
                  name) has 1 to 64 bytes."
+            }
+            Malformed::Acknowledgement | Malformed::BeyondWindow => {
+                "Look which version of its library the peer has: it does not keep to the window."
             }
             Malformed::UnknownKind
             | Malformed::UnknownFlag

@@ -143,12 +143,13 @@ struct ShardCollector {
 /// A metric with one value per shard: name, help, and accessor.
 type ShardMetric = (&'static str, &'static str, fn(&ShardStats) -> &Cell);
 
-const GAUGES: [ShardMetric; 6] = [
+const GAUGES: [ShardMetric; 7] = [
     ("systole_links", "Links open now, in handshake or online", |shard| &shard.links),
     ("systole_sessions_online", "Sessions online now", |shard| &shard.online),
     ("systole_suspects", "Sessions suspected now", |shard| &shard.suspects),
     ("systole_facts_waiting", "Sessions of which events wait", |shard| &shard.facts_waiting),
     ("systole_frame_bytes", "Memory of incomplete frames", |shard| &shard.frame_bytes),
+    ("systole_window_bytes", "Memory of unacknowledged messages", |shard| &shard.window_bytes),
     ("systole_outbox_bytes", "Memory of unsent bytes", |shard| &shard.outbox_bytes),
 ];
 

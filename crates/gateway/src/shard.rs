@@ -73,6 +73,9 @@ pub struct ShardSetup {
     /// Maximum memory of the incomplete frames of all peers together; beyond it the peer with the
     /// oldest gives way.
     pub frame_memory: usize,
+    /// Maximum memory of the messages that wait for acknowledgements; beyond it the peer that keeps
+    /// most is a slow consumer.
+    pub window_memory: usize,
     /// The longest rest between turns while only heartbeats flow; zero for none.
     pub longest_rest: Span,
     /// What answers the data that arrives.

@@ -101,6 +101,8 @@ pub struct ShardStats {
     pub bytes_out: Cell,
     /// Memory that incomplete frames take now, in bytes.
     pub frame_bytes: Cell,
+    /// Memory that messages take until they are acknowledged, in bytes.
+    pub window_bytes: Cell,
     /// Links ended because their incomplete frame was the oldest when the memory was full.
     pub frames_dropped: Cell,
     /// Memory that unsent bytes take now, in bytes.

@@ -64,7 +64,9 @@ fn of_tls(what: Malformed) -> Option<&'static str> {
         | Malformed::HttpRequest
         | Malformed::Record
         | Malformed::Claim
-        | Malformed::Subject => None,
+        | Malformed::Subject
+        | Malformed::Acknowledgement
+        | Malformed::BeyondWindow => None,
     }
 }
 

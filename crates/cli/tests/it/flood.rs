@@ -113,7 +113,7 @@ fn a_client_that_sends_too_much_is_told_so_and_its_neighbour_is_not() {
     let neighbour = live(log_in(6, &gateway, "neighbour").expect("it is welcome"));
     let before = memory(gateway.process());
     let mut client = log_in(7, &gateway, "flood").expect("it is welcome");
-    let frame = Frame::Data { bytes: b"x", more: false, kind: DataKind::Eleven };
+    let frame = Frame::data(b"x", false, DataKind::Eleven);
     assert!(client.send(&[frame; 60]), "the gateway reads");
     let said = client.goodbye();
     assert_eq!((said.reason, &*said.text), (CloseReason::Flooding, "too many messages"));

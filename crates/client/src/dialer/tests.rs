@@ -78,7 +78,7 @@ fn answer(listener: TcpListener, frame: Option<Frame<'static>>) -> JoinHandle<Ve
 fn welcome() -> Frame<'static> {
     Frame::Welcome(Welcome {
         resumed: false,
-        capabilities: 0,
+        windows: None,
         boot_id: BootId::default(),
         instance_id: InstanceId::default(),
         session: 7,

@@ -62,6 +62,7 @@ plain_struct! { Counters {
     heartbeats_in,
     heartbeats_out,
     frame_bytes,
+    window_bytes,
     frames_dropped,
     messages_refused,
     messages_missed
@@ -257,6 +258,7 @@ impl Hub {
         let settings = self.listeners.get(usize::from(listener)).ok_or(Damage::Settings)?;
         let mut rest = from.rest();
         let peer = Peer::load(now, settings, &mut rest)?;
+        let kept = peer.kept_bytes();
         if self.slots.get(link).is_some() || link >= super::MAX_LINKS {
             return Err(Damage::Illegal);
         }
@@ -272,6 +274,7 @@ impl Hub {
         self.granted.extend(granted.map(|granted| (link, granted)));
         self.meters.extend(meter.map(|meter| (link, meter)));
         self.count_frame(link);
+        self.kept.count(link, 0, kept);
         self.moved.push(Moved { number: link, is_exact: true });
         Ok(())
     }

@@ -29,9 +29,19 @@ pub struct Settings {
     /// the oldest incomplete frames end with
     /// [`Malformed::OldestFrame`](crate::wire::Malformed::OldestFrame), whatever their policy.
     pub frame_memory: usize,
+    /// The memory that messages may take together until they are acknowledged, in bytes. Beyond
+    /// that, a link that would keep more ends as a slow consumer.
+    pub window_memory: usize,
 }
 
-crate::plain::plain_struct! { Settings { shard, homes, listeners, seed, frame_memory } }
+crate::plain::plain_struct! { Settings {
+    shard,
+    homes,
+    listeners,
+    seed,
+    frame_memory,
+    window_memory
+} }
 
 /// What the world did to a [`Hub`](super::Hub).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -292,6 +302,8 @@ pub struct Counters {
     pub heartbeats_out: u64,
     /// The memory that incomplete frames take, in bytes.
     pub frame_bytes: u64,
+    /// The memory that messages take until they are acknowledged, in bytes.
+    pub window_bytes: u64,
     /// Links ended so far because their incomplete frame was the oldest when the memory was full.
     pub frames_dropped: u64,
     /// Messages for many links refused so far because too many, or too many bytes, were under way.

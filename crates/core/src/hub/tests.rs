@@ -5,6 +5,7 @@ mod granted;
 mod login;
 mod token;
 mod transfer;
+mod windows;
 
 use crate::home::Homes;
 use crate::session;
@@ -33,8 +34,14 @@ const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4_7
 fn with_frame_memory(policy: Policy, frame_memory: usize) -> Driver<Hub> {
     let line = link::Settings::new(Codec::Line, Side::Accepting, policy);
     let listeners = Vec::from([line.clone(), line]);
-    let settings =
-        super::Settings { shard: 0, homes: Homes::SINGLE, listeners, seed: 42, frame_memory };
+    let settings = super::Settings {
+        shard: 0,
+        homes: Homes::SINGLE,
+        listeners,
+        seed: 42,
+        frame_memory,
+        window_memory: WINDOW_MEMORY,
+    };
     Driver::new(Time::ZERO, Hub::new(settings))
 }
 
@@ -45,6 +52,7 @@ fn driver(listeners: Vec<link::Settings>, seed: u64) -> Driver<Hub> {
         listeners,
         seed,
         frame_memory: FRAME_MEMORY,
+        window_memory: WINDOW_MEMORY,
     };
     Driver::new(Time::ZERO, Hub::new(settings))
 }

@@ -190,6 +190,9 @@ impl Hub {
         let Some(slot) = self.slots.get(link) else {
             return;
         };
+        let kept = slot.peer.kept_bytes();
+        let (before, now) = if comes { (0, kept) } else { (kept, 0) };
+        self.kept.count(link, before, now);
         let counters = &mut self.counters;
         let counts = [
             (&mut counters.links, true),

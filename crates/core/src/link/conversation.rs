@@ -14,6 +14,7 @@ mod saved;
 mod socket_error;
 mod stalled_frame;
 mod verdict;
+mod window;
 
 use alloc::boxed::Box;
 
@@ -23,6 +24,7 @@ pub use inquiry::FLOOR_PER_SECOND;
 use inquiry::Inquiry;
 use look::{Figure, Sent};
 use retune::Granted;
+use window::Window;
 
 use super::outbound::Writer;
 use super::outstanding::Outstanding;
@@ -50,9 +52,8 @@ pub(super) struct Conversation {
     pub(super) introduced: Option<Box<Introduced>>,
     /// The policy in force.
     pub(super) policy: Policy,
-    /// The data attached to every heartbeat. A box in a box, so that a link without such data holds
-    /// one pointer less.
-    heartbeat_data: Option<Box<Box<[u8]>>>,
+    /// What a link without it holds one pointer for.
+    aside: Option<Box<Aside>>,
     /// When a request of the peer last changed the policy.
     granted: Granted,
     /// What was sent and may wait in the kernel.
@@ -86,6 +87,15 @@ pub(super) struct Conversation {
     look: Option<Box<Doubts>>,
 }
 
+/// What not every link has.
+#[derive(Debug, Default)]
+struct Aside {
+    /// The data attached to every heartbeat; empty for none.
+    heartbeat_data: Box<[u8]>,
+    /// What is kept until it is acknowledged; `None` in a session without a window.
+    window: Option<Window>,
+}
+
 /// What the peer sent of itself in its handshake.
 #[derive(Debug, Default)]
 pub(crate) struct Introduced {
@@ -115,7 +125,7 @@ impl Conversation {
             flight: Flight::new(now),
             introduced: None,
             policy: settings.policy,
-            heartbeat_data: None,
+            aside: None,
             granted: Granted::long_before(now),
             outstanding: Outstanding::default(),
             in_force: InForce::new(settings.patience),
@@ -179,6 +189,11 @@ impl Conversation {
         if self.stage == Stage::Handshake {
             return self.handle_first_frame(now, frame, context, out);
         }
+        if let Frame::Ping(beat) | Frame::Pong(beat) = &frame
+            && !self.note_taken(now, beat.taken, out)
+        {
+            return;
+        }
         match frame {
             Frame::Ping(beat) => {
                 self.pongs_owed = self.pongs_owed.saturating_add(1);
@@ -195,7 +210,10 @@ impl Conversation {
                 }
                 self.report_received(BeatKind::Pong, beat, context, out);
             }
-            Frame::Data { bytes, more, kind } => out.data(bytes, more, kind),
+            Frame::Data { bytes, more, kind, rider } => {
+                self.handle_data(now, (bytes, more, kind, rider), context, out);
+            }
+            Frame::Ack { taken, hurried } => self.handle_ack(now, taken, hurried, out),
             Frame::Retune(policy) => self.handle_retune(now, policy, context, out),
             Frame::Close(close) => self.handle_close(now, close, out),
             Frame::Hello(_) | Frame::Welcome(_) => {
@@ -298,6 +316,8 @@ impl Conversation {
                 self.command_close(now, goodbye, text, out)
             }
             Command::Heartbeat => self.command_heartbeat(now, context, out),
+            Command::Taken { length } => self.take_message(now, length, out),
+            Command::Flush => self.flush(now, out),
         }
     }
 

@@ -243,6 +243,23 @@ impl Peer {
         &self.conversation.policy
     }
 
+    /// Returns the bytes that wait for the peer's acknowledgement.
+    #[inline]
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.conversation.kept_bytes()
+    }
+
+    /// Returns whether a message of this length may be sent now.
+    pub(crate) fn has_room(&self, length: usize) -> bool {
+        self.conversation.has_room(length)
+    }
+
+    /// Returns how many messages of the session were sent, and how many of them the peer has
+    /// acknowledged; `None` if it has no window.
+    pub(crate) fn progress(&self) -> Option<(u64, u64)> {
+        self.conversation.progress()
+    }
+
     pub(crate) fn piece(&self) -> usize {
         self.conversation.piece()
     }
@@ -302,6 +319,8 @@ impl Peer {
             Command::Send { .. }
             | Command::HeartbeatData(_)
             | Command::Heartbeat
+            | Command::Taken { .. }
+            | Command::Flush
             | Command::Close { .. } => false,
         };
         if restarts {
@@ -423,6 +442,7 @@ impl Peer {
             self.decoder.count_from(self.conversation.liveness.silent_since());
         }
         self.conversation.answer_pings(now, context, out);
+        let _ = self.conversation.acknowledge(now, out);
         Decoded::All
     }
 

@@ -7,6 +7,7 @@ use crate::liveness::Role;
 use crate::plain::{Damage, Plain, Sink, Source};
 use crate::policy::{Detection, LEAST_PATIENCE, Policy};
 use crate::time::Span;
+use crate::window;
 use crate::wire::{Account, BootId, Codec, InstanceId, MAX_DATA};
 
 /// The default time limit of a handshake. Three retransmissions of a lost segment fit in, and a
@@ -52,6 +53,9 @@ pub struct Settings {
     pub logins: Logins,
     /// How much the peer may send.
     pub rates: Rates,
+    /// The windows of sessions; `None` for none. On the accepting side a session has one if its
+    /// client can keep one too; the connecting side offers to keep the one that WELCOME brings.
+    pub window: Option<Windows>,
 }
 
 crate::plain::plain_struct! { Settings {
@@ -70,7 +74,8 @@ crate::plain::plain_struct! { Settings {
     examines,
     hung,
     logins,
-    rates
+    rates,
+    window
 } }
 
 impl Settings {
@@ -94,6 +99,7 @@ impl Settings {
             hung: Hung::End,
             logins: Logins::NEWEST,
             rates: Rates::default(),
+            window: None,
         }
     }
 
@@ -105,6 +111,32 @@ impl Settings {
         }
     }
 }
+
+/// The windows of sessions, in which messages are kept until they are acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Windows {
+    /// How much either end may send that is not acknowledged. On the connecting side WELCOME
+    /// decides.
+    pub limits: window::Limits,
+    /// When a message counts as taken.
+    pub takes: Takes,
+}
+
+crate::plain::plain_struct! { Windows { limits, takes } }
+
+/// When a message that arrived counts as taken by the application, and is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Takes {
+    /// At once: the event is enough.
+    AtOnce,
+    /// With [`Command::Taken`](super::Command::Taken).
+    ByCommand,
+}
+
+crate::plain::plain_enum! { Takes {
+    0 => AtOnce {}
+    1 => ByCommand {}
+} }
 
 /// How much a peer may send in a second, on average over ten; 0 for no limit. Beyond that the link
 /// ends as [`Cause::Flooding`](crate::cause::Cause::Flooding).

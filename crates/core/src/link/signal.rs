@@ -110,6 +110,14 @@ pub enum Command<'a> {
     /// Send a PING now, on a link whose handshake is complete, and measure its round trip. It is
     /// not a probe: it changes neither the suspicion nor the bound.
     Heartbeat,
+    /// The application has taken the oldest message that it had not taken. Only in a session with a
+    /// window, where [`Takes::ByCommand`](super::Takes::ByCommand) is set.
+    Taken {
+        /// The length of the message in bytes.
+        length: usize,
+    },
+    /// Ask the peer for an acknowledgement of all that was sent.
+    Flush,
 }
 
 crate::plain::plain_enum! { Command<'a> {
@@ -120,6 +128,8 @@ crate::plain::plain_enum! { Command<'a> {
     4 => Release {}
     5 => Close { goodbye: goodbye, text: text }
     6 => Heartbeat {}
+    7 => Taken { length: length }
+    8 => Flush {}
 } }
 
 impl Command<'_> {
@@ -224,6 +234,8 @@ pub enum Event<'a> {
     },
     /// Business data arrived with a heartbeat.
     HeartbeatData(&'a [u8]),
+    /// The peer has acknowledged messages: there is room in the window.
+    Acknowledged,
     /// The pong to a heartbeat arrived after this time.
     RoundTrip(Span),
     /// A heartbeat was sent; reported only if [`Settings::report_heartbeats`] is set.

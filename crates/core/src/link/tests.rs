@@ -17,6 +17,7 @@ mod round_trip;
 mod saved;
 mod stalled_frame;
 mod warned;
+mod window;
 
 use crate::session;
 use alloc::vec::Vec;

@@ -149,6 +149,7 @@ fn settings_survive_the_round_trip_and_no_truncated_ones_decode() {
             listeners,
             seed: 3,
             frame_memory: 1 << 40,
+            window_memory: 1 << 41,
         };
         let mut form = Vec::new();
         settings.put(&mut Sink::record(&mut form));

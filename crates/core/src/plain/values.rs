@@ -2,7 +2,7 @@
 //! addresses.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
@@ -40,6 +40,18 @@ impl<'a, T: Plain<'a>> Plain<'a> for Vec<T> {
     fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
         let length = u32::take(from)?;
         (0..length).map(|_| T::take(from)).collect()
+    }
+}
+
+impl<'a, T: Plain<'a>> Plain<'a> for VecDeque<T> {
+    fn put(&self, out: &mut Sink<'_>) {
+        let length = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        length.put(out);
+        self.iter().take(length as usize).for_each(|value| value.put(out));
+    }
+
+    fn take(from: &mut Source<'a>) -> Result<Self, Damage> {
+        Vec::take(from).map(VecDeque::from)
     }
 }
 

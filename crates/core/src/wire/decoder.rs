@@ -397,10 +397,7 @@ mod tests {
         for codec in [Codec::Native, Codec::Message1028, Codec::Line] {
             let data = &bytes[..codec.max_data()];
             let mut stream = Vec::new();
-            codec.encode(
-                &Frame::Data { bytes: data, more: false, kind: DataKind::Eleven },
-                &mut stream,
-            );
+            codec.encode(&Frame::data(data, false, DataKind::Eleven), &mut stream);
             let mut decoder = Decoder::new(codec, codec.max_data() as u32);
             for (index, byte) in stream.iter().enumerate() {
                 let whole = decoder.next(&mut &[*byte][..]).unwrap().is_some();

@@ -6,6 +6,7 @@ use core::fmt;
 use super::fields::{self, Fields};
 use super::{Account, MAX_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN, Malformed};
 use crate::policy::Policy;
+use crate::window::Limits;
 
 const MAGIC: [u8; 4] = *b"SYS1";
 const VERSION: u8 = 1;
@@ -13,6 +14,9 @@ const HELLO_ASKS: u8 = 0x01;
 const HELLO_RESUMES: u8 = 0x02;
 const HELLO_ACCOUNTS: u8 = 0x04;
 const WELCOME_RESUMED: u8 = 0x01;
+
+/// The capability bit of an end that keeps windows: see [`window`](crate::window).
+pub const WINDOWS: u32 = 0x0000_0001;
 
 /// The length of the HELLO body up to its first varint.
 const HELLO_FIXED: usize = 4 + 1 + 1 + 4 + 16 + 16 + 8 + 8 + 8 + fields::POLICY + Account::SIZE;
@@ -45,7 +49,7 @@ pub struct Hello<'a> {
     pub resume: Option<Resume<'a>>,
     /// The account of the previous link, if this process had one.
     pub account: Option<Account>,
-    /// Capability bits, none defined yet: 0 when sent, ignored when received.
+    /// Capability bits: [`WINDOWS`]; others are 0 when sent, and ignored when received.
     pub capabilities: u32,
     /// The boot id of the client's machine.
     pub boot_id: BootId,
@@ -67,7 +71,7 @@ pub struct Resume<'a> {
     pub session: u64,
     /// The session's epoch.
     pub epoch: u64,
-    /// The number of DATA messages that the client has received in the session.
+    /// The number of whole messages that the client has received in the session.
     pub received: u64,
     /// The resume token from WELCOME; at most [`MAX_RESUME_TOKEN`] bytes.
     pub token: &'a [u8],
@@ -80,8 +84,8 @@ pub struct Resume<'a> {
 pub struct Welcome<'a> {
     /// Whether the session named in HELLO is resumed.
     pub resumed: bool,
-    /// Capability bits, as in [`Hello::capabilities`].
-    pub capabilities: u32,
+    /// How much either end may send that is not acknowledged; `None` if the session has no windows.
+    pub windows: Option<Limits>,
     /// The boot id of the gateway's machine.
     pub boot_id: BootId,
     /// The instance id of the gateway's process.
@@ -90,7 +94,7 @@ pub struct Welcome<'a> {
     pub session: u64,
     /// The session's epoch, higher than that of any earlier session of the same identity.
     pub epoch: u64,
-    /// The number of DATA messages that the gateway has received in the session.
+    /// The number of whole messages that the gateway has received in the session.
     pub received: u64,
     /// The gateway's wall clock in milliseconds since 1970-01-01 UTC, for display only.
     pub server_time_ms: u64,
@@ -196,9 +200,11 @@ impl<'a> Welcome<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Result<Welcome<'a>, Malformed> {
         let mut body = Fields(body);
         check_version(&mut body)?;
-        let welcome = Welcome {
-            resumed: body.flags(WELCOME_RESUMED)? & WELCOME_RESUMED != 0,
-            capabilities: body.u32()?,
+        let resumed = body.flags(WELCOME_RESUMED)? & WELCOME_RESUMED != 0;
+        let has_windows = body.u32()? & WINDOWS != 0;
+        let mut welcome = Welcome {
+            resumed,
+            windows: None,
             boot_id: BootId(body.array()?),
             instance_id: InstanceId(body.array()?),
             session: body.u64()?,
@@ -210,6 +216,13 @@ impl<'a> Welcome<'a> {
             policy: body.policy()?,
             resume_token: body.counted(MAX_RESUME_TOKEN)?,
         };
+        if has_windows {
+            let limits = Limits { messages: body.u32()?, bytes: body.u32()? };
+            if !limits.is_legal() {
+                return Err(Malformed::TooLong);
+            }
+            welcome.windows = Some(limits);
+        }
         body.end()?;
         if welcome.largest_data == 0 || welcome.largest_data as usize > MAX_DATA {
             return Err(Malformed::TooLong);
@@ -219,7 +232,8 @@ impl<'a> Welcome<'a> {
 
     /// Returns the number of bytes that [`Welcome::write`] appends.
     pub(super) fn size(&self) -> usize {
-        WELCOME_FIXED + fields::counted_size(self.resume_token)
+        let windows = if self.windows.is_some() { 8 } else { 0 };
+        WELCOME_FIXED + fields::counted_size(self.resume_token) + windows
     }
 
     /// Appends the body.
@@ -227,7 +241,7 @@ impl<'a> Welcome<'a> {
         debug_assert!(self.resume_token.len() <= MAX_RESUME_TOKEN, "resume token");
         debug_assert!((1..=MAX_DATA).contains(&(self.largest_data as usize)), "largest data");
         out.extend_from_slice(&[VERSION, if self.resumed { WELCOME_RESUMED } else { 0 }]);
-        fields::put_u32(self.capabilities, out);
+        fields::put_u32(if self.windows.is_some() { WINDOWS } else { 0 }, out);
         out.extend_from_slice(&self.boot_id.0);
         out.extend_from_slice(&self.instance_id.0);
         fields::put_u64(self.session, out);
@@ -238,6 +252,10 @@ impl<'a> Welcome<'a> {
         fields::put_u32(self.largest_data, out);
         fields::put_policy(&self.policy, out);
         fields::put_counted(self.resume_token, out);
+        if let Some(Limits { messages, bytes }) = self.windows {
+            fields::put_u32(messages, out);
+            fields::put_u32(bytes, out);
+        }
     }
 }
 
@@ -312,7 +330,7 @@ impl fmt::Debug for Welcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Welcome")
             .field("resumed", &self.resumed)
-            .field("capabilities", &self.capabilities)
+            .field("windows", &self.windows)
             .field("boot_id", &self.boot_id)
             .field("instance_id", &self.instance_id)
             .field("session", &self.session)

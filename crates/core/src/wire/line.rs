@@ -19,13 +19,17 @@ pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
     match frame {
         Frame::Ping(_) => out.extend_from_slice(b"ping\n"),
         Frame::Pong(_) => out.extend_from_slice(b"pong\n"),
-        Frame::Data { bytes, more: _, kind: _ } => {
+        Frame::Data { bytes, more: _, kind: _, rider: _ } => {
             debug_assert!(bytes.len() < MAX_LINE, "data");
             out.reserve(bytes.len() + 2);
             out.extend_from_slice(bytes);
             out.extend_from_slice(if bytes.ends_with(b"\r") { b"\r\n" } else { b"\n" });
         }
-        Frame::Hello(_) | Frame::Welcome(_) | Frame::Retune(_) | Frame::Close(_) => {}
+        Frame::Hello(_)
+        | Frame::Welcome(_)
+        | Frame::Ack { .. }
+        | Frame::Retune(_)
+        | Frame::Close(_) => {}
     }
 }
 
@@ -47,7 +51,7 @@ pub(super) fn parse(bytes: &[u8]) -> Frame<'_> {
     match line.strip_suffix(b"\r").unwrap_or(line) {
         b"ping" => Frame::Ping(Beat::bare(0)),
         b"pong" => Frame::Pong(Beat::bare(0)),
-        bytes => Frame::Data { bytes, more: false, kind: DataKind::Eleven },
+        bytes => Frame::data(bytes, false, DataKind::Eleven),
     }
 }
 

@@ -31,7 +31,11 @@ pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
         Frame::Pong(_) => (PONG, &[]),
         Frame::Data { bytes, kind: DataKind::Eleven, .. } => (ELEVEN, bytes),
         Frame::Data { bytes, kind: DataKind::TwentyOne, .. } => (TWENTY_ONE, bytes),
-        Frame::Hello(_) | Frame::Welcome(_) | Frame::Retune(_) | Frame::Close(_) => return,
+        Frame::Hello(_)
+        | Frame::Welcome(_)
+        | Frame::Ack { .. }
+        | Frame::Retune(_)
+        | Frame::Close(_) => return,
     };
     debug_assert!(data.len() <= MAX_DATA, "data");
     let end = out.len() + MESSAGE;
@@ -58,8 +62,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Frame<'_>, Malformed> {
     match u32::from_be_bytes(*front) {
         PING => Ok(Frame::Ping(Beat::bare(0))),
         PONG | PONG_SWAPPED => Ok(Frame::Pong(Beat::bare(0))),
-        ELEVEN => Ok(Frame::Data { bytes: data, more: false, kind: DataKind::Eleven }),
-        TWENTY_ONE => Ok(Frame::Data { bytes: data, more: false, kind: DataKind::TwentyOne }),
+        ELEVEN => Ok(Frame::data(data, false, DataKind::Eleven)),
+        TWENTY_ONE => Ok(Frame::data(data, false, DataKind::TwentyOne)),
         _ => Err(Malformed::UnknownKind),
     }
 }

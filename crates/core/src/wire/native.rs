@@ -6,7 +6,7 @@ use super::extent::Extent;
 use super::fields::{self, Fields};
 use super::{
     Beat, Close, CloseReason, DataKind, Frame, Hello, MAX_CLOSE_TEXT, MAX_CONTROL, MAX_DATA,
-    MAX_HANDSHAKE, MAX_HEARTBEAT_DATA, Malformed, Welcome, varint,
+    MAX_HANDSHAKE, MAX_HEARTBEAT_DATA, Malformed, Rider, Welcome, varint,
 };
 
 /// The kind byte of a PING with only a sequence number.
@@ -18,10 +18,14 @@ const WELCOME: u8 = 0x40;
 const DATA: u8 = 0x50;
 const RETUNE: u8 = 0x60;
 const CLOSE: u8 = 0x70;
+const ACK: u8 = 0x80;
 
-const BEAT_RECEIVED: u8 = 0x01;
+const BEAT_TAKEN: u8 = 0x01;
 const BEAT_DATA: u8 = 0x02;
 const DATA_MORE: u8 = 0x01;
+const DATA_TAKEN: u8 = 0x02;
+const DATA_HURRIED: u8 = 0x04;
+const ACK_HURRIED: u8 = 0x01;
 const CLOSE_FINAL: u8 = 0x01;
 
 /// Appends `frame` to `out`.
@@ -40,10 +44,10 @@ pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
             put_header(WELCOME, welcome.size(), out);
             welcome.write(out);
         }
-        Frame::Data { bytes, more, kind: _ } => {
-            debug_assert!(bytes.len() <= MAX_DATA, "data");
-            put_header(DATA | if *more { DATA_MORE } else { 0 }, bytes.len(), out);
-            out.extend_from_slice(bytes);
+        Frame::Data { bytes, more, kind: _, rider } => put_data(bytes, *more, *rider, out),
+        Frame::Ack { taken, hurried } => {
+            out.push(ACK | if *hurried { ACK_HURRIED } else { 0 });
+            varint::write(*taken, out);
         }
         Frame::Retune(policy) => {
             put_header(RETUNE, fields::POLICY, out);
@@ -53,12 +57,26 @@ pub fn encode(frame: &Frame<'_>, out: &mut Vec<u8>) {
     }
 }
 
+fn put_data(bytes: &[u8], more: bool, rider: Rider, out: &mut Vec<u8>) {
+    debug_assert!(bytes.len() <= MAX_DATA, "data");
+    let Rider { taken, hurried } = rider;
+    let flag = |is_set: bool, flag: u8| if is_set { flag } else { 0 };
+    let flags =
+        flag(more, DATA_MORE) | flag(taken.is_some(), DATA_TAKEN) | flag(hurried, DATA_HURRIED);
+    out.reserve(1 + 5 + 5 + bytes.len());
+    out.push(DATA | flags);
+    if let Some(taken) = taken {
+        varint::write(taken, out);
+    }
+    fields::put_counted(bytes, out);
+}
+
 fn put_beat(kind: u8, beat: &Beat<'_>, out: &mut Vec<u8>) {
-    let received = if beat.received.is_some() { BEAT_RECEIVED } else { 0 };
+    let taken = if beat.taken.is_some() { BEAT_TAKEN } else { 0 };
     let data = if beat.data.is_some() { BEAT_DATA } else { 0 };
-    out.extend_from_slice(&[kind | received | data, beat.sequence]);
-    if let Some(received) = beat.received {
-        varint::write(received, out);
+    out.extend_from_slice(&[kind | taken | data, beat.sequence]);
+    if let Some(taken) = beat.taken {
+        varint::write(taken, out);
     }
     if let Some(data) = beat.data {
         debug_assert!(data.len() <= MAX_HEARTBEAT_DATA, "business data");
@@ -86,31 +104,35 @@ fn put_header(kind: u8, length: usize, out: &mut Vec<u8>) {
 ///
 /// Kind, flags and every length are checked here, as soon as they have arrived.
 pub(super) fn extent(bytes: &[u8], max_data: usize) -> Result<Extent, Malformed> {
-    let Some((&kind, rest)) = bytes.split_first() else {
+    let Some(&kind) = bytes.first() else {
         return Ok(Extent::AtLeast(1));
     };
     let (flags, limit) = match kind & 0xf0 {
-        BARE_PING | BARE_PONG => (BEAT_RECEIVED | BEAT_DATA, MAX_HEARTBEAT_DATA),
+        BARE_PING | BARE_PONG => (BEAT_TAKEN | BEAT_DATA, MAX_HEARTBEAT_DATA),
         HELLO | WELCOME => (0, MAX_HANDSHAKE),
-        DATA => (DATA_MORE, max_data),
+        DATA => (DATA_MORE | DATA_TAKEN | DATA_HURRIED, max_data),
         RETUNE | CLOSE => (0, MAX_CONTROL),
+        ACK => (ACK_HURRIED, 0),
         _ => return Err(Malformed::UnknownKind),
     };
     if kind & 0x0f & !flags != 0 {
         return Err(Malformed::UnknownFlag);
     }
-    let mut header = 1;
-    if matches!(kind & 0xf0, BARE_PING | BARE_PONG) {
-        header += 1;
-        if kind & BEAT_RECEIVED != 0 {
-            match varint::read(rest.get(1..).unwrap_or_default())? {
-                Some((_, length)) => header += length,
-                None => return Ok(Extent::AtLeast(bytes.len() + 1)),
-            }
+    // Before the length: a sequence number, and the number of messages taken.
+    let (mut header, taken, length) = match kind & 0xf0 {
+        BARE_PING | BARE_PONG => (2, kind & BEAT_TAKEN != 0, kind & BEAT_DATA != 0),
+        DATA => (1, kind & DATA_TAKEN != 0, true),
+        ACK => (1, true, false),
+        _ => (1, false, true),
+    };
+    if taken {
+        match varint::read(bytes.get(header..).unwrap_or_default())? {
+            Some((_, size)) => header += size,
+            None => return Ok(Extent::AtLeast(bytes.len().max(header) + 1)),
         }
-        if kind & BEAT_DATA == 0 {
-            return Ok(Extent::Whole(header));
-        }
+    }
+    if !length {
+        return Ok(Extent::Whole(header));
     }
     match varint::read(bytes.get(header..).unwrap_or_default())? {
         Some((length, _)) if length as usize > limit => Err(Malformed::TooLong),
@@ -129,10 +151,14 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Frame<'_>, Malformed> {
         HELLO => Hello::parse(frame.counted(MAX_HANDSHAKE)?).map(Frame::Hello),
         WELCOME => Welcome::parse(frame.counted(MAX_HANDSHAKE)?).map(Frame::Welcome),
         DATA => {
-            let more = kind & DATA_MORE != 0;
+            let is_set = |flag: u8| kind & flag != 0;
+            let taken = is_set(DATA_TAKEN).then(|| frame.varint()).transpose()?;
+            let hurried = is_set(DATA_HURRIED);
             let bytes = frame.counted(MAX_DATA)?;
-            Ok(Frame::Data { bytes, more, kind: DataKind::Eleven })
+            let rider = Rider { taken, hurried };
+            Ok(Frame::Data { bytes, more: is_set(DATA_MORE), kind: DataKind::Eleven, rider })
         }
+        ACK => Ok(Frame::Ack { taken: frame.varint()?, hurried: kind & ACK_HURRIED != 0 }),
         RETUNE => {
             let mut body = Fields(frame.counted(MAX_CONTROL)?);
             let policy = body.policy()?;
@@ -146,12 +172,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Frame<'_>, Malformed> {
 
 fn beat(kind: u8, mut frame: Fields<'_>) -> Result<Beat<'_>, Malformed> {
     let sequence = frame.u8()?;
-    let received = if kind & BEAT_RECEIVED != 0 { Some(frame.varint()?) } else { None };
+    let taken = if kind & BEAT_TAKEN != 0 { Some(frame.varint()?) } else { None };
     let data = match kind & BEAT_DATA {
         0 => None,
         _ => Some(frame.counted(MAX_HEARTBEAT_DATA)?),
     };
-    Ok(Beat { sequence, received, data })
+    Ok(Beat { sequence, taken, data })
 }
 
 fn close(mut body: Fields<'_>) -> Result<Close<'_>, Malformed> {

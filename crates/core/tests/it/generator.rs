@@ -1,10 +1,11 @@
 //! A generator of random frames and bytes from a seed.
 
 use systole_core::policy::MAX_PROBES;
+use systole_core::window::Limits;
 use systole_core::wire::{
     Account, Beat, BootId, Close, CloseReason, Codec, DataKind, Frame, Hello, InstanceId,
     MAX_CLOSE_TEXT, MAX_DATA, MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN,
-    Resume, Saw, Welcome, line, message1028,
+    Resume, Rider, Saw, Welcome, line, message1028,
 };
 use systole_core::{Policy, Span};
 
@@ -85,24 +86,27 @@ pub(crate) fn frame<'a>(codec: Codec, random: &mut Random, pool: &'a Pool) -> Fr
         (Codec::Native, 1) => Frame::Welcome(welcome(random, pool)),
         (Codec::Native, 2) => Frame::Retune(policy(random)),
         (Codec::Native, 3) => Frame::Close(close(random, pool)),
+        (Codec::Native, 4) => Frame::Ack { taken: random.number() as u32, hurried: random.flip() },
         (_, 0..=4) => Frame::Ping(beat(codec, random, pool)),
         (_, 5..=6) => Frame::Pong(beat(codec, random, pool)),
         (Codec::Native, _) => Frame::Data {
             bytes: pool.bytes(random, MAX_DATA),
             more: random.flip(),
             kind: DataKind::Eleven,
+            rider: Rider {
+                taken: random.flip().then(|| random.number() as u32),
+                hurried: random.flip(),
+            },
         },
         (Codec::Message1028, _) => {
             let kind = if random.flip() { DataKind::Eleven } else { DataKind::TwentyOne };
             let start = random.up_to(pool.bytes.len() - message1028::MAX_DATA);
             let bytes = &pool.bytes[start..start + message1028::MAX_DATA];
-            Frame::Data { bytes, more: false, kind }
+            Frame::data(bytes, false, kind)
         }
-        (Codec::Line, _) => Frame::Data {
-            bytes: one_line(pool.bytes(random, line::MAX_LINE - 2)),
-            more: false,
-            kind: DataKind::Eleven,
-        },
+        (Codec::Line, _) => {
+            Frame::data(one_line(pool.bytes(random, line::MAX_LINE - 2)), false, DataKind::Eleven)
+        }
     }
 }
 
@@ -116,9 +120,13 @@ fn beat<'a>(codec: Codec, random: &mut Random, pool: &'a Pool) -> Beat<'a> {
         return Beat::bare(0);
     }
     let sequence = random.next() as u8;
-    let received = random.flip().then(|| random.number() as u32);
+    let taken = random.flip().then(|| random.number() as u32);
     let data = random.flip().then(|| pool.bytes(random, MAX_HEARTBEAT_DATA));
-    Beat { sequence, received, data }
+    Beat { sequence, taken, data }
+}
+
+fn limits(random: &mut Random) -> Limits {
+    Limits { messages: random.number() as u32 | 1, bytes: random.number() as u32 | 1 }
 }
 
 fn hello<'a>(random: &mut Random, pool: &'a Pool) -> Hello<'a> {
@@ -154,7 +162,7 @@ fn account(random: &mut Random) -> Account {
 fn welcome<'a>(random: &mut Random, pool: &'a Pool) -> Welcome<'a> {
     Welcome {
         resumed: random.flip(),
-        capabilities: random.number() as u32,
+        windows: random.flip().then(|| limits(random)),
         boot_id: BootId(random.array()),
         instance_id: InstanceId(random.array()),
         session: random.number(),

@@ -1,7 +1,7 @@
 //! Tests of the joiner of pieces: random messages in random pieces, and the limit.
 
 use systole_core::wire::joiner::{Joined, Joiner};
-use systole_core::wire::{Codec, DataKind, Decoder, Frame};
+use systole_core::wire::{Codec, DataKind, Decoder, Frame, Rider};
 
 use crate::generator::Random;
 
@@ -77,7 +77,8 @@ fn the_pieces_of_a_stream_are_joined_as_they_are_decoded() {
     let message = vec![7; 3_000];
     let mut stream = Vec::new();
     for (index, bytes) in message.chunks(1_000).enumerate() {
-        let frame = Frame::Data { bytes, more: index < 2, kind: DataKind::default() };
+        let frame =
+            Frame::Data { bytes, more: index < 2, kind: DataKind::default(), rider: Rider::NONE };
         Codec::Native.encode(&frame, &mut stream);
     }
     let mut decoder = Decoder::new(Codec::Native, 1_000);

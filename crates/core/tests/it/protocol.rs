@@ -1,8 +1,9 @@
 //! Tests of the codecs against `docs/protocol.md`.
 
+use systole_core::window::Limits;
 use systole_core::wire::{
     self, Account, Beat, BootId, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello,
-    InstanceId, Malformed, Saw, Welcome,
+    InstanceId, Malformed, Rider, Saw, Welcome,
 };
 use systole_core::{Policy, Span};
 
@@ -15,12 +16,16 @@ const HELLO: &str =
 const RETURNING: &str = "HELLO identity \"ada\", back after a reset";
 const WELCOME: &str =
     "WELCOME session 0x0100000500000003, epoch 9, idle 15 s, interval 5 s, 3 probes";
+const WINDOWS: &str = "WELCOME to a session with windows of 1,024 messages and 262,144 bytes";
 const KICKED: &str = "CLOSE kicked, do not come back, \"maintenance\"";
 
 /// Returns the title and the frame of each legal block. A title missing here or in the document
 /// fails a test.
 fn meanings() -> Vec<(&'static str, Frame<'static>)> {
-    let data = |bytes, more| Frame::Data { bytes, more, kind: DataKind::Eleven };
+    let data = |bytes, more| Frame::data(bytes, more, DataKind::Eleven);
+    let limits = Limits { messages: 1_024, bytes: 262_144 };
+    let rider = Rider { taken: Some(300), hurried: true };
+    let hurried = Frame::Data { bytes: b"hello", more: false, kind: DataKind::Eleven, rider };
     let close = |reason, final_, return_after_ms, text| {
         Frame::Close(Close { reason, final_, return_after_ms, text })
     };
@@ -28,13 +33,17 @@ fn meanings() -> Vec<(&'static str, Frame<'static>)> {
         ("PING sequence 7", Frame::Ping(Beat::bare(7))),
         ("PONG sequence 7", Frame::Pong(Beat::bare(7))),
         (HEARTBEAT_DATA, Frame::Ping(Beat { data: Some(b"hp=97"), ..Beat::bare(8) })),
-        (HEARTBEAT_ALL, Frame::Pong(Beat { sequence: 8, received: Some(300), data: Some(b"ok") })),
+        (HEARTBEAT_ALL, Frame::Pong(Beat { sequence: 8, taken: Some(300), data: Some(b"ok") })),
         (HELLO, Frame::Hello(hello())),
         (RETURNING, Frame::Hello(returning())),
         (WELCOME, Frame::Welcome(welcome())),
         ("DATA \"hello\"", data(b"hello", false)),
         ("DATA first piece \"hel\"", data(b"hel", true)),
         ("DATA last piece \"lo\"", data(b"lo", false)),
+        (WINDOWS, Frame::Welcome(Welcome { windows: Some(limits), ..welcome() })),
+        ("DATA \"hello\", 300 messages acknowledged, to be acknowledged at once", hurried),
+        ("ACK of 300 messages", Frame::Ack { taken: 300, hurried: false }),
+        ("ACK of 5 messages, to be answered at once", Frame::Ack { taken: 5, hurried: true }),
         ("RETUNE idle 2 s, interval 1 s, 3 probes", Frame::Retune(policy(2, 1, 3))),
         ("RETUNE never", Frame::Retune(Policy::never())),
         ("CLOSE drained, come back after 2,500 ms", close(CloseReason::Drained, false, 2_500, "")),
@@ -94,7 +103,7 @@ fn returning() -> Hello<'static> {
 fn welcome() -> Welcome<'static> {
     Welcome {
         resumed: false,
-        capabilities: 0,
+        windows: None,
         boot_id: BootId(std::array::from_fn(|index| 0xc0 + index as u8)),
         instance_id: InstanceId(std::array::from_fn(|index| 0xd0 + index as u8)),
         session: 0x0100_0005_0000_0003,

@@ -9,7 +9,7 @@ use systole_core::home::Homes;
 use systole_core::beacon::{self, BeaconHub, MAX_BEACONS};
 use systole_core::denial::Denial;
 use systole_core::flight::Incident;
-use systole_core::hub::{self, FRAME_MEMORY, Hub};
+use systole_core::hub::{self, FRAME_MEMORY, Hub, WINDOW_MEMORY};
 use systole_core::kernel::{Examination, NextHop, SocketError, TcpSnapshot};
 use systole_core::link::{
     self, Answer, Command, Introduction, Link, SessionKey, Settings, Side, World,
@@ -33,7 +33,7 @@ fn every_block_has_seeds() {
     }
     let beats = [Frame::Ping(Beat::bare(0)), Frame::Pong(Beat::bare(0))];
     let data = [DataKind::Eleven, DataKind::TwentyOne];
-    let data = data.map(|kind| Frame::Data { bytes: b"hello", more: false, kind });
+    let data = data.map(|kind| Frame::data(b"hello", false, kind));
     for codec in [Codec::Message1028, Codec::Line] {
         let mut all = Vec::new();
         beats.iter().chain(&data).for_each(|frame| codec.encode(frame, &mut all));
@@ -208,6 +208,7 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
         listeners,
         seed: 1,
         frame_memory: FRAME_MEMORY,
+        window_memory: WINDOW_MEMORY,
     };
     let mut recorder = Recorder::new(Time::ZERO, &made);
     let mut hub = Hub::new(made);

@@ -16,7 +16,7 @@ fn decoder(codec: Codec) -> Decoder {
 }
 
 fn data(bytes: &[u8]) -> Frame<'_> {
-    Frame::Data { bytes, more: false, kind: DataKind::Eleven }
+    Frame::data(bytes, false, DataKind::Eleven)
 }
 
 /// Feeds all of `input`; returns the number of frames.
@@ -161,7 +161,7 @@ fn message1028_accepts_a_pong_in_either_byte_order_and_sends_one() {
         assert_eq!(refused, Err(Malformed::UnknownKind), "{front:?}");
     }
     let mut written = Vec::new();
-    let beat = Beat { sequence: 9, received: Some(1), data: Some(b"lost") };
+    let beat = Beat { sequence: 9, taken: Some(1), data: Some(b"lost") };
     Codec::Message1028.encode(&Frame::Pong(beat), &mut written);
     assert_eq!((written.len(), &written[..4]), (1_028, &[0, 0, 0, 2][..]));
     assert!(written[4..].iter().all(|&byte| byte == 0));
@@ -171,12 +171,12 @@ fn message1028_accepts_a_pong_in_either_byte_order_and_sends_one() {
 fn message1028_pads_data_and_keeps_its_type() {
     for (kind, byte) in [(DataKind::Eleven, 11), (DataKind::TwentyOne, 21)] {
         let mut written = Vec::new();
-        let frame = Frame::Data { bytes: b"abc", more: false, kind };
+        let frame = Frame::data(b"abc", false, kind);
         Codec::Message1028.encode(&frame, &mut written);
         assert_eq!(&written[..8], &[0, 0, 0, byte, b'a', b'b', b'c', 0]);
         assert_eq!(written.len(), message1028::MESSAGE);
         let mut input = &written[..];
-        let expected = Frame::Data { bytes: &written[4..], more: false, kind };
+        let expected = Frame::data(&written[4..], false, kind);
         assert_eq!(decoder(Codec::Message1028).next(&mut input), Ok(Some(expected)));
     }
 }

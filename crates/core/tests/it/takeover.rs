@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use systole_core::cause::Cause;
 use systole_core::driver::Driver;
 use systole_core::home::Homes;
-use systole_core::hub::{self, FRAME_MEMORY, Hub, Login, Output};
+use systole_core::hub::{self, FRAME_MEMORY, Hub, Login, Output, WINDOW_MEMORY};
 use systole_core::kernel::SocketError;
 use systole_core::link::{self, Logins, Settings, Side};
 use systole_core::session::Event;
@@ -283,6 +283,7 @@ fn made(shard: u8, limit: u16) -> Hub {
         listeners: vec![settings],
         seed: 1,
         frame_memory: FRAME_MEMORY,
+        window_memory: WINDOW_MEMORY,
     })
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use systole_core::link;
 use systole_core::liveness::Role;
 use systole_core::policy::MAX_BOUND;
+use systole_core::window;
 use systole_core::wire::Codec;
 use systole_core::{Policy, Span};
 use systole_net::tls::ALPN;
@@ -58,6 +59,7 @@ pub struct Listener {
     pub(super) has_client_roots: bool,
     pub(super) sessions: link::Logins,
     pub(super) rates: link::Rates,
+    pub(super) window: Option<window::Limits>,
     pub(super) logins: Logins,
 }
 
@@ -125,6 +127,12 @@ impl Listener {
         self.rates
     }
 
+    /// Returns how much either end of a session may send that is not acknowledged; `None` for
+    /// sessions without a window.
+    pub fn window(&self) -> Option<window::Limits> {
+        self.window
+    }
+
     /// Returns who verifies the tokens of its clients; `None` if nobody looks at them.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.logins.verifier.as_ref()
@@ -172,6 +180,7 @@ impl Listener {
             has_client_roots: false,
             sessions: sessions::DEFAULT,
             rates: link::Rates::default(),
+            window: Some(sessions::WINDOW),
             logins: Logins { anonymous: true, verifier: None },
         }
     }
@@ -303,7 +312,7 @@ pub(super) fn read(
     listener.tls = tls.read(reading, directory, protocol_names(codec));
     listener.client_identity = tls.client_identity(reading);
     listener.has_client_roots = tls.has_client_roots();
-    (listener.sessions, listener.rates) = sessions.read();
+    (listener.sessions, listener.rates, listener.window) = sessions.read();
     let circumstances = Circumstances {
         is_local: is_local(address),
         has_tokens: codec == Codec::Native,

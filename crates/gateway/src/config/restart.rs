@@ -2,6 +2,8 @@
 //!
 //! Every field stands here: a new one must be applied by a reload, or need a restart.
 
+use systole_core::window;
+
 use super::{Admin, BeaconListener, Config, Limits, Listener, Log};
 use crate::gate::GateSettings;
 use crate::store::StoreSettings;
@@ -110,9 +112,12 @@ fn of_listener(now: &Listener, new: &Listener) -> Differences<'static> {
         has_client_roots: _,
         sessions,
         rates,
+        window,
         // What a verifier has is applied.
         logins: _,
     } = now;
+    let messages = |window: &Option<window::Limits>| window.map(|window| window.messages);
+    let bytes = |window: &Option<window::Limits>| window.map(|window| window.bytes);
     vec![
         ("address", *address != new.address),
         ("codec", *codec != new.codec),
@@ -128,6 +133,8 @@ fn of_listener(now: &Listener, new: &Listener) -> Differences<'static> {
         ("messages_per_second", rates.messages != new.rates.messages),
         ("bytes_per_second", rates.bytes != new.rates.bytes),
         ("heartbeats_per_second", rates.heartbeats != new.rates.heartbeats),
+        ("window_messages", messages(window) != messages(&new.window)),
+        ("window_bytes", bytes(window) != bytes(&new.window)),
         ("anonymous", now.anonymous() != new.anonymous()),
         ("tokens", now.tokens().is_some() != new.tokens().is_some()),
         ("webhook", now.webhook().is_some() != new.webhook().is_some()),
@@ -159,6 +166,7 @@ fn of_limits(now: &Limits, new: &Limits) -> Differences<'static> {
         outbox,
         outbox_total,
         incomplete_frames,
+        windows,
         events,
         sse_subscribers,
         verdicts,
@@ -168,6 +176,7 @@ fn of_limits(now: &Limits, new: &Limits) -> Differences<'static> {
         ("outbox", *outbox != new.outbox),
         ("outbox_total", *outbox_total != new.outbox_total),
         ("incomplete_frames", *incomplete_frames != new.incomplete_frames),
+        ("windows", *windows != new.windows),
         ("events", *events != new.events),
         ("sse_subscribers", *sse_subscribers != new.sse_subscribers),
         ("verdicts", *verdicts != new.verdicts),

@@ -1,7 +1,8 @@
 //! Reads how many sessions an identity may have, what a login beyond that meets, how often it may
-//! log in, and how much each session may send.
+//! log in, how much each session may send, and how much may wait for its acknowledgement.
 
 use systole_core::link::{Logins, Rates};
+use systole_core::window::Limits;
 use toml::de::DeValue;
 
 use super::section::{Given, Reading, Section};
@@ -24,6 +25,11 @@ const MAX_LOGINS_PER_MINUTE: u64 = 1_000_000;
 /// What a login meets unless the file says otherwise.
 pub(super) const DEFAULT: Logins = Logins { per_minute: LOGINS_PER_MINUTE, ..Logins::NEWEST };
 
+/// What either end of a session may send that is not acknowledged, unless the file says otherwise:
+/// as many bytes as wait for one link. In a tenth of a second, a long round trip, 10,000 messages a
+/// second have room.
+pub(super) const WINDOW: Limits = Limits { messages: 1_024, bytes: 256 << 10 };
+
 /// The settings as the file gives them.
 #[derive(Debug)]
 pub(super) struct SessionSettings {
@@ -32,6 +38,8 @@ pub(super) struct SessionSettings {
     per_minute: Option<Given<u32>>,
     /// Messages, bytes and heartbeats in a second.
     rates: [Option<Given<u32>>; 3],
+    window_messages: Option<Given<u32>>,
+    window_bytes: Option<Given<u64>>,
 }
 
 /// The names of the rates.
@@ -46,6 +54,8 @@ impl SessionSettings {
             conflict: section.take(reading, "login_conflict", value::chosen(&CONFLICTS)),
             per_minute: section.take(reading, "logins_per_minute", per_minute),
             rates: RATES.map(|name| section.take(reading, name, rate)),
+            window_messages: section.take(reading, "window_messages", window_messages),
+            window_bytes: section.take(reading, "window_bytes", value::bytes(1 << 10..=64 << 20)),
         }
     }
 
@@ -55,10 +65,14 @@ impl SessionSettings {
         let per_identity = self.per_identity.as_ref().map(|given| &given.span);
         let conflict = self.conflict.as_ref().map(|given| &given.span);
         let per_minute = self.per_minute.as_ref().map(|given| &given.span);
+        let window_messages = self.window_messages.as_ref().map(|given| &given.span);
+        let window_bytes = self.window_bytes.as_ref().map(|given| &given.span);
         let named = [
             ("sessions_per_identity", per_identity),
             ("login_conflict", conflict),
             ("logins_per_minute", per_minute),
+            ("window_messages", window_messages),
+            ("window_bytes", window_bytes),
         ];
         let rates = self.rates.iter().map(|rate| rate.as_ref().map(|given| &given.span));
         for (key, place) in named.into_iter().chain(RATES.into_iter().zip(rates)) {
@@ -71,19 +85,31 @@ impl SessionSettings {
     }
 
     /// Returns what the settings say.
-    pub(super) fn read(self) -> (Logins, Rates) {
+    pub(super) fn read(self) -> (Logins, Rates, Option<Limits>) {
         let limit = u16::try_from(Given::or(self.per_identity, 1)).unwrap_or(u16::MAX);
         let [messages, bytes, heartbeats] = self.rates.map(|rate| Given::or(rate, 0));
         let each = DEFAULT.per_minute.saturating_mul(limit.into());
         let per_minute = Given::or(self.per_minute, each);
         let logins = Logins { limit, refuse: Given::or(self.conflict, false), per_minute };
-        (logins, Rates { messages, bytes, heartbeats })
+        let window = Limits {
+            messages: Given::or(self.window_messages, WINDOW.messages),
+            bytes: self
+                .window_bytes
+                .map_or(WINDOW.bytes, |given| u32::try_from(given.value).unwrap_or(u32::MAX)),
+        };
+        let window = Some(window).filter(Limits::is_legal);
+        (logins, Rates { messages, bytes, heartbeats }, window)
     }
 }
 
 /// Reads how many logins in a minute; 0 for `"off"`.
 fn per_minute(value: &DeValue<'_>) -> Result<u32, String> {
     count(value, MAX_LOGINS_PER_MINUTE)
+}
+
+/// Reads how many messages may wait for their acknowledgement; 0 for `"off"`.
+fn window_messages(value: &DeValue<'_>) -> Result<u32, String> {
+    count(value, 65_536)
 }
 
 /// Reads a rate: `"off"`, or how many in a second.

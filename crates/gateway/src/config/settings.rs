@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use systole_core::Span;
-use systole_core::hub::FRAME_MEMORY;
+use systole_core::hub::{FRAME_MEMORY, WINDOW_MEMORY};
 use systole_core::link::Hung;
 use systole_net::listener::MAX_SHARDS;
 use toml::de::DeValue;
@@ -61,6 +61,10 @@ pub struct Limits {
     /// Maximum memory of the frames that have arrived in part, of all links together. Beyond it
     /// the link with the oldest one ends. More tolerates more slow senders at once.
     pub incomplete_frames: u64,
+    /// Maximum memory of the messages that wait for the acknowledgements of all clients together.
+    /// Beyond it the link that keeps most ends as a slow consumer. More tolerates more clients that
+    /// take nothing.
+    pub windows: u64,
     /// Number of presence events kept for subscribers that reconnect. More events allow a longer
     /// absence; after a longer one the subscriber gets a new snapshot.
     pub events: u64,
@@ -146,6 +150,7 @@ impl Default for Limits {
             // A thousand links with a full outbox.
             outbox_total: 256 << 20,
             incomplete_frames: FRAME_MEMORY as u64,
+            windows: WINDOW_MEMORY as u64,
             events: 1_024,
             sse_subscribers: 64,
             verdicts: VERDICTS as u64,
@@ -239,6 +244,7 @@ pub(super) fn read_limits(reading: &mut Reading<'_>, mut section: Section<'_>) -
     let total = section.take(reading, "outbox_total", value::bytes(1 << 20..=1 << 40));
     // A share of at least two of the longest frames for each of 256 shards.
     let frames = section.take(reading, "incomplete_frames", value::bytes(33 << 20..=1 << 40));
+    let windows = section.take(reading, "windows", value::bytes(1 << 20..=1 << 40));
     let events = section.take(reading, "events", value::integer(1..=100_000_000));
     let subscribers = section.take(reading, "sse_subscribers", value::integer(1..=10_000));
     let verdicts = section.take(reading, "verdicts", value::integer(1..=1_000_000));
@@ -248,6 +254,7 @@ pub(super) fn read_limits(reading: &mut Reading<'_>, mut section: Section<'_>) -
         outbox: Given::or(outbox, default.outbox),
         outbox_total: Given::or(total, default.outbox_total),
         incomplete_frames: Given::or(frames, default.incomplete_frames),
+        windows: Given::or(windows, default.windows),
         events: Given::or(events, default.events),
         sse_subscribers: Given::or(subscribers, default.sse_subscribers),
         verdicts: Given::or(verdicts, default.verdicts),

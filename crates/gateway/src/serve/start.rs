@@ -6,7 +6,7 @@ use std::thread::{JoinHandle, available_parallelism};
 
 use systole_core::home::Homes;
 use systole_core::hub::MAX_LINKS;
-use systole_core::link::{Limits, Settings, Side};
+use systole_core::link::{Limits, Settings, Side, Takes, Windows};
 use systole_net::identity::{boot_id, instance_id};
 use systole_net::listener::MAX_SHARDS;
 use systole_net::{Clock, datagrams, inherited, limits, listener};
@@ -165,6 +165,7 @@ pub(super) fn start(
             outbox_limit: usize::try_from(config.limits.outbox).unwrap_or(usize::MAX),
             outbox_memory: share(config.limits.outbox_total, shards),
             frame_memory: share(config.limits.incomplete_frames, shards),
+            window_memory: share(config.limits.windows, shards),
             longest_rest: config.rest,
             logic: Logic::new(config.logic),
             jobs: has_tokens.then(|| jobs.clone()),
@@ -424,6 +425,8 @@ fn link_settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>
             hung: config.hung,
             logins: listener.sessions(),
             rates: listener.rates(),
+            // Without a logic server, a message is taken when it has arrived.
+            window: listener.window().map(|limits| Windows { limits, takes: Takes::AtOnce }),
             ..Settings::new(listener.codec(), Side::Accepting, listener.policy())
         }
     };

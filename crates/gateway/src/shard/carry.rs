@@ -81,7 +81,9 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 Output::Event(Event::HeartbeatReceived { beat, sequence }) => {
                     self.report_heartbeat(link, false, beat, sequence);
                 }
-                Output::Event(Event::HeartbeatData(_) | Event::Farewell { .. }) => {}
+                Output::Event(
+                    Event::HeartbeatData(_) | Event::Farewell { .. } | Event::Acknowledged,
+                ) => {}
                 Output::Close(closing) => {
                     self.traffic.half_open.leaves(self.clock.now(), link);
                     if self.traffic.logins.withdraw(link) {

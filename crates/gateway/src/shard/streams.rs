@@ -128,6 +128,7 @@ impl<T: Accept> Streams<T> {
             listeners: settings,
             seed: setup.seed,
             frame_memory: setup.frame_memory,
+            window_memory: setup.window_memory,
         });
         let streams = Streams {
             tls,
@@ -248,6 +249,7 @@ impl<T: Accept> Traffic for Streams<T> {
         stats.bytes_in.set(shard.traffic.bytes_in);
         stats.bytes_out.set(shard.traffic.sockets.bytes_out);
         stats.frame_bytes.set(counters.frame_bytes);
+        stats.window_bytes.set(counters.window_bytes);
         stats.frames_dropped.set(counters.frames_dropped);
         stats.outbox_bytes.set(shard.traffic.sockets.outbox_bytes());
         stats.outboxes_dropped.set(shard.traffic.sockets.outboxes_dropped);

@@ -36,7 +36,7 @@ impl<R: Read> Read for SlowReader<R> {
 /// Sends `count` messages, and waits until the gateway has read them: it has queued the echoes.
 fn fill(running: &Running, client: &mut Native, count: usize, message: &[u8]) {
     let mut bytes = Vec::new();
-    let data = Frame::Data { bytes: message, more: false, kind: DataKind::default() };
+    let data = Frame::data(message, false, DataKind::default());
     Codec::Native.encode(&data, &mut bytes);
     let mut greeting = Vec::new();
     Codec::Native.encode(&Frame::Hello(hello()), &mut greeting);

@@ -91,6 +91,7 @@ fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)
         outbox_limit: 256 * 1024,
         outbox_memory: 256 * 1024 * 1024,
         frame_memory: 64 * 1024 * 1024,
+        window_memory: 64 << 20,
         longest_rest: LONGEST_REST,
         logic: Logic::new(config::Logic::Echo),
         epochs: Arc::default(),
@@ -314,7 +315,7 @@ fn a_client_killed_with_an_answer_unread_has_exited() {
 fn a_half_closed_client_is_served_for_a_while() {
     let mut running = start(Policy::default(), with_examinations);
     let mut client = running.hello();
-    let data = Frame::Data { bytes: b"last words", more: false, kind: DataKind::default() };
+    let data = Frame::data(b"last words", false, DataKind::default());
     client.send(&data);
     client.stream.shutdown(Shutdown::Write).unwrap();
     assert!(client.next(|frame| frame == data), "the echo");
@@ -454,7 +455,7 @@ fn large_messages_are_echoed_whole_to_a_slow_reader() {
         for (index, piece) in sent.chunks(65_536).enumerate() {
             let more = (index + 1) * 65_536 < sent.len();
             let mut bytes = Vec::new();
-            let frame = Frame::Data { bytes: piece, more, kind: DataKind::default() };
+            let frame = Frame::data(piece, more, DataKind::default());
             Codec::Native.encode(&frame, &mut bytes);
             writer.write_all(&bytes).unwrap();
         }
@@ -491,7 +492,7 @@ fn a_heartbeat_overtakes_megabytes_of_queued_data() {
     running.join();
     let message = vec![7; 60_000];
     let mut bytes = Vec::new();
-    let frame = Frame::Data { bytes: &message, more: false, kind: DataKind::default() };
+    let frame = Frame::data(&message, false, DataKind::default());
     Codec::Native.encode(&frame, &mut bytes);
     for _ in 0..100 {
         client.stream.write_all(&bytes).unwrap();
@@ -532,7 +533,7 @@ fn a_slow_reader_of_a_large_message_lives_until_it_stops_reading() {
     running.join();
     let message = vec![7; 60_000];
     let mut bytes = Vec::new();
-    let frame = Frame::Data { bytes: &message, more: false, kind: DataKind::default() };
+    let frame = Frame::data(&message, false, DataKind::default());
     Codec::Native.encode(&frame, &mut bytes);
     for _ in 0..100 {
         client.stream.write_all(&bytes).unwrap();
@@ -562,7 +563,7 @@ fn a_client_that_does_not_read_is_a_slow_consumer() {
     let mut client = running.hello();
     let data = vec![7; 60_000];
     let mut bytes = Vec::new();
-    let frame = Frame::Data { bytes: &data, more: false, kind: DataKind::default() };
+    let frame = Frame::data(&data, false, DataKind::default());
     Codec::Native.encode(&frame, &mut bytes);
     client.stream.set_write_timeout(Some(PATIENCE)).unwrap();
     while client.stream.write_all(&bytes).is_ok() {}
@@ -906,7 +907,7 @@ fn floods_of_small_frames_do_not_delay_the_verdicts_on_other_links() {
     let mut frames = Vec::new();
     for _ in 0..32_768 {
         let (bytes, more, kind) = (&[][..], false, DataKind::default());
-        Codec::Native.encode(&Frame::Data { bytes, more, kind }, &mut frames);
+        Codec::Native.encode(&Frame::data(bytes, more, kind), &mut frames);
     }
     let flooding: Vec<_> = (0..10).map(|_| running.hello().stream).collect();
     let silent: Vec<_> = (0..20).map(|_| running.hello()).collect();
@@ -951,8 +952,7 @@ fn a_goodbye_is_read_although_the_peer_left_answers_unread() {
     };
     let (reason, final_, return_after_ms, text) = (CloseReason::Done, false, 0, "");
     let close = Frame::Close(Close { reason, final_, return_after_ms, text });
-    let bytes =
-        encoded(&Frame::Data { bytes: &[7; 60_000], more: false, kind: DataKind::default() });
+    let bytes = encoded(&Frame::data(&[7; 60_000], false, DataKind::default()));
     let mut taken = 0;
     for _ in 0..10 {
         let mut client = running.hello();

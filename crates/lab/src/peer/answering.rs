@@ -60,7 +60,7 @@ fn introduction(codec: Codec, name: &str) -> std::io::Result<Vec<u8>> {
 }
 
 fn data(bytes: &[u8]) -> Frame<'_> {
-    Frame::Data { bytes, more: false, kind: DataKind::default() }
+    Frame::data(bytes, false, DataKind::default())
 }
 
 /// Answers until the gateway ends the link.

@@ -83,7 +83,7 @@ fn send(stream: &mut TcpStream, messages: usize) -> std::io::Result<()> {
     let mut bytes = Vec::new();
     let kind = DataKind::default();
     for _ in 0..messages {
-        Codec::Native.encode(&Frame::Data { bytes: &MESSAGE, more: false, kind }, &mut bytes);
+        Codec::Native.encode(&Frame::data(&MESSAGE, false, kind), &mut bytes);
     }
     stream.write_all(&bytes)
 }

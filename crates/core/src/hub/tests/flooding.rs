@@ -49,7 +49,7 @@ fn send(hub: &mut Driver<Hub>, now: Time, frames: &[Frame<'_>]) -> (Vec<&'static
 }
 
 fn message(bytes: &[u8]) -> Frame<'_> {
-    Frame::Data { bytes, more: false, kind: DataKind::Eleven }
+    Frame::data(bytes, false, DataKind::Eleven)
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn a_peer_that_sends_too_much_ends_as_flooding() {
 #[test]
 fn a_short_piece_counts_as_a_message_and_a_request_of_a_policy_as_a_heartbeat() {
     let rates = Rates { messages: 1, heartbeats: 1, ..Rates::default() };
-    let piece = |bytes| Frame::Data { bytes, more: true, kind: DataKind::Eleven };
+    let piece = |bytes| Frame::data(bytes, true, DataKind::Eleven);
     let long = [7; 1_024];
     let mut hub = online(rates);
     assert!(send(&mut hub, Time::ZERO, &[piece(&long); 50]).0.is_empty(), "a long message");
@@ -119,6 +119,7 @@ fn a_count_outlives_a_reload_and_a_move_to_another_hub() {
             listeners: listener(rates),
             seed: 2,
             frame_memory: FRAME_MEMORY,
+            window_memory: WINDOW_MEMORY,
         })
     };
     hub.reload(Time::ZERO, fresh()).expect("whole");

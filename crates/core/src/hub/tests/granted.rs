@@ -111,6 +111,7 @@ fn what_was_granted_goes_with_a_link_and_is_saved() {
         listeners: settings(),
         seed: 3,
         frame_memory: 64 << 20,
+        window_memory: WINDOW_MEMORY,
     };
     other.reload(arrives, Hub::new(settings)).unwrap();
     assert_eq!(other.machine().presence(0).map(|known| known.attributes), Some(ATTRIBUTES));

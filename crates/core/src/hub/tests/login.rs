@@ -33,6 +33,7 @@ fn protected(policy: Policy) -> Hub {
         listeners: Vec::from([listener]),
         seed: 42,
         frame_memory: FRAME_MEMORY,
+        window_memory: WINDOW_MEMORY,
     })
 }
 

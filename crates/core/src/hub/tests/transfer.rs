@@ -98,6 +98,7 @@ fn reload(hub: &mut Driver<Hub>) {
         listeners,
         seed: 42,
         frame_memory: FRAME_MEMORY,
+        window_memory: WINDOW_MEMORY,
     };
     hub.reload(Time::ZERO, Hub::new(settings)).unwrap();
 }
@@ -351,6 +352,7 @@ fn a_state_of_other_settings_is_refused_and_the_hub_goes_on() {
             listeners,
             seed: 42,
             frame_memory: FRAME_MEMORY,
+            window_memory: WINDOW_MEMORY,
         };
         assert!(hub.reload(Time::ZERO, Hub::new(settings)).is_err());
         assert_eq!(hub.machine().counters().links, 1);

@@ -6,7 +6,7 @@ use crate::link::Lane;
 use crate::link::outbound::Writer;
 use crate::link::peer::Effect;
 use crate::time::Time;
-use crate::wire::{Codec, DataKind, Frame};
+use crate::wire::{Codec, DataKind, Frame, Rider};
 
 impl Conversation {
     /// Sends a message, or drops it if the handshake is not complete.
@@ -20,7 +20,11 @@ impl Conversation {
     ) -> Effect {
         let was_outstanding = self.outstanding.is_any();
         if self.is_established() {
-            self.send_pieces(bytes, more, kind, out);
+            if !self.has_window() {
+                self.send_pieces(bytes, more, kind, out);
+            } else if self.send_in_window(bytes, more, kind, out).is_err() {
+                return self.end_by_overflow(now, out);
+            }
             self.within_message = more;
             self.flight.record(now, Incident::DataSent);
             self.record_sent(now, Lane::Data);
@@ -49,14 +53,26 @@ impl Conversation {
         }
     }
 
-    fn send_pieces(&mut self, bytes: &[u8], more: bool, kind: DataKind, out: &mut Writer<'_>) {
-        let piece = self.piece();
-        let mut rest = bytes;
-        while rest.len() > piece {
-            let (bytes, after) = rest.split_at(piece);
-            rest = after;
-            out.transmit(self.codec, Lane::Data, &Frame::Data { bytes, more: true, kind });
-        }
-        out.transmit(self.codec, Lane::Data, &Frame::Data { bytes: rest, more, kind });
+    fn send_pieces(&self, bytes: &[u8], more: bool, kind: DataKind, out: &mut Writer<'_>) {
+        send_pieces(self.codec, self.piece(), (bytes, more), kind, Rider::NONE, out);
     }
+}
+
+/// Sends a message or a part of it, cut into pieces; `rider` rides on the last one.
+pub(super) fn send_pieces(
+    codec: Codec,
+    piece: usize,
+    (message, more): (&[u8], bool),
+    kind: DataKind,
+    rider: Rider,
+    out: &mut Writer<'_>,
+) {
+    let mut rest = message;
+    while rest.len() > piece {
+        let (bytes, after) = rest.split_at(piece);
+        rest = after;
+        let frame = Frame::data(bytes, true, kind);
+        out.transmit(codec, Lane::Data, &frame);
+    }
+    out.transmit(codec, Lane::Data, &Frame::Data { bytes: rest, more, kind, rider });
 }

@@ -12,7 +12,9 @@ use crate::liveness;
 use crate::session;
 use crate::time::Time;
 use crate::wire::line::is_http_request;
-use crate::wire::{Account, Codec, Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, Welcome};
+use crate::wire::{
+    Account, Codec, Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, WINDOWS, Welcome,
+};
 
 impl Conversation {
     /// Sends HELLO on the connecting side. In codecs without a handshake, the connecting side is
@@ -34,7 +36,7 @@ impl Conversation {
             asks: introduction.asks,
             resume: None,
             account: introduction.account,
-            capabilities: 0,
+            capabilities: if settings.window.is_some() { WINDOWS } else { 0 },
             boot_id: settings.boot_id,
             instance_id: settings.instance_id,
             identity: cut(&introduction.identity, MAX_IDENTITY),
@@ -59,6 +61,12 @@ impl Conversation {
             Frame::Welcome(welcome) if connects && welcome.policy.patient().is_err() => {
                 let _ = self.end(now, Cause::Protocol(Malformed::Policy), out);
             }
+            // A window that was not offered.
+            Frame::Welcome(welcome)
+                if connects && welcome.windows.is_some() && context.settings.window.is_none() =>
+            {
+                let _ = self.end(now, Cause::Protocol(Malformed::OutOfPlace), out);
+            }
             Frame::Welcome(welcome) if connects => {
                 let key = SessionKey { session: welcome.session, epoch: welcome.epoch };
                 self.introduced = Some(Box::new(Introduced {
@@ -69,6 +77,7 @@ impl Conversation {
                 }));
                 let largest = u16::try_from(welcome.largest_data).unwrap_or(u16::MAX);
                 self.piece = self.piece.min(largest);
+                self.open_window(welcome.windows);
                 self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
                 self.establish(now, key, None, context, out);
             }
@@ -82,6 +91,7 @@ impl Conversation {
             Frame::Ping(_)
             | Frame::Pong(_)
             | Frame::Data { .. }
+            | Frame::Ack { .. }
             | Frame::Retune(_)
             | Frame::Hello(_)
             | Frame::Welcome(_)
@@ -107,6 +117,8 @@ impl Conversation {
             admission: None,
         }));
         self.policy = settings.limits.grant(hello.asks, settings.policy);
+        let window = settings.window.filter(|_| hello.capabilities & WINDOWS != 0);
+        self.open_window(window.map(|window| window.limits));
         self.request_admission(now, hello.account, hello.token, None, context, out);
     }
 
@@ -125,7 +137,7 @@ impl Conversation {
         let settings = context.settings;
         let welcome = Welcome {
             resumed: false,
-            capabilities: 0,
+            windows: self.window_limits(),
             boot_id: settings.boot_id,
             instance_id: settings.instance_id,
             session: key.session,

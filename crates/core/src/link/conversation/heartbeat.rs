@@ -1,7 +1,5 @@
 //! Heartbeats: sending PINGs and PONGs, answering PINGs, and the data attached to them.
 
-use alloc::boxed::Box;
-
 use super::Conversation;
 use crate::flight::Incident;
 use crate::link::outbound::Writer;
@@ -54,18 +52,14 @@ impl Conversation {
     /// Sends a heartbeat; `number` is the number of the probe, or 0.
     #[inline]
     pub(super) fn send_heartbeat(
-        &self,
+        &mut self,
         kind: BeatKind,
         sequence: u8,
         number: u8,
         context: &Context<'_>,
         out: &mut Writer<'_>,
     ) {
-        let beat = Beat {
-            sequence,
-            received: None,
-            data: self.heartbeat_data.as_deref().map(|data| &**data),
-        };
+        let beat = Beat { sequence, taken: self.rider(), data: self.heartbeat_data() };
         let frame = match kind {
             BeatKind::Ping => Frame::Ping(beat),
             BeatKind::Pong => Frame::Pong(beat),
@@ -98,13 +92,22 @@ impl Conversation {
     /// Attaches `data` to every heartbeat from now on, unless it is too long.
     pub(super) fn set_heartbeat_data(&mut self, data: &[u8]) {
         if data.len() <= MAX_HEARTBEAT_DATA {
-            self.heartbeat_data = (!data.is_empty()).then(|| Box::new(data.into()));
+            if !data.is_empty() || self.aside.is_some() {
+                self.aside.get_or_insert_default().heartbeat_data = data.into();
+            }
+            self.aside.take_if(|aside| data.is_empty() && aside.window.is_none());
         }
+    }
+
+    /// Returns the data attached to every heartbeat, if any.
+    fn heartbeat_data(&self) -> Option<&[u8]> {
+        let data = &*self.aside.as_ref()?.heartbeat_data;
+        (!data.is_empty()).then_some(data)
     }
 
     /// Returns the largest size of a heartbeat on the wire, in bytes.
     pub(super) fn heartbeat_size(&self) -> u64 {
-        let attached = self.heartbeat_data.as_ref().map_or(0, |data| data.len());
+        let attached = self.heartbeat_data().map_or(0, <[u8]>::len);
         match self.codec {
             Codec::Native => attached as u64 + 8,
             Codec::Message1028 => message1028::MESSAGE as u64,

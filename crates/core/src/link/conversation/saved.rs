@@ -1,6 +1,6 @@
 //! The plain form of a conversation, for a saved state.
 
-use super::{Conversation, Introduced, Stage};
+use super::{Aside, Conversation, Introduced, Stage};
 use crate::link::PIECE;
 use crate::plain::{plain_enum, plain_struct};
 use crate::wire::{Codec, MAX_HEARTBEAT_DATA, MAX_IDENTITY, is_text};
@@ -10,7 +10,7 @@ plain_struct! { Conversation {
     flight,
     introduced,
     policy,
-    heartbeat_data,
+    aside,
     granted,
     outstanding,
     in_force,
@@ -29,6 +29,8 @@ plain_struct! { Conversation {
     inquiry,
     look
 } if Conversation::is_legal }
+
+plain_struct! { Aside { heartbeat_data, window } if Aside::is_legal }
 
 plain_struct! { Introduced { identity, boot_id, instance_id, admission } if Introduced::is_legal }
 
@@ -52,16 +54,21 @@ impl Conversation {
         if self.is_over() {
             return true;
         }
-        let attached = self.heartbeat_data.as_ref();
         let has_admission = self.introduced.as_ref().is_some_and(|known| known.admission.is_some());
         // A verdict that has fallen waits for its last examination only: it would wait for ever.
         let awaits_verdict = self.inquiry.as_ref().is_some_and(|known| known.awaiting.is_some());
         (1..=PIECE).contains(&usize::from(self.piece))
-            && attached.is_none_or(|data| (1..=MAX_HEARTBEAT_DATA).contains(&data.len()))
             && self.awaits_admission() == has_admission
             && (awaits_verdict || !self.liveness.is_dead())
             // The PINGs of one read are answered with it.
             && self.pongs_owed == 0
+    }
+}
+
+impl Aside {
+    fn is_legal(&self) -> bool {
+        self.heartbeat_data.len() <= MAX_HEARTBEAT_DATA
+            && (!self.heartbeat_data.is_empty() || self.window.is_some())
     }
 }
 

@@ -48,6 +48,7 @@ impl Conversation {
     /// Ends the conversation with `verdict`.
     pub(super) fn end_with(&mut self, verdict: Verdict, out: &mut Writer<'_>) -> Effect {
         self.stage = Stage::Over;
+        self.aside = None;
         self.flight.record(verdict.at, Incident::verdict(verdict.cause));
         out.session(session::Event::Left(verdict));
         let closing = match verdict.cause {

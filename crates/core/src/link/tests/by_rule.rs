@@ -57,10 +57,7 @@ fn reset(last_ack: u64, owed: u64) -> TcpSnapshot {
 #[test]
 fn rule_1_a_part_of_a_frame_is_evidence() {
     let mut whole = Vec::new();
-    Codec::Line.encode(
-        &Frame::Data { bytes: b"news", more: false, kind: DataKind::default() },
-        &mut whole,
-    );
+    Codec::Line.encode(&Frame::data(b"news", false, DataKind::default()), &mut whole);
     let mut link = link(Hung::End);
     run(&mut link, 2_400, acknowledging);
     let now = Time::from_millis(2_900);

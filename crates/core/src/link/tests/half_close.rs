@@ -58,6 +58,7 @@ fn handle<'a>(link: &mut Link, codec: Codec, now: Time, input: impl Into<Input<'
                     other @ (Frame::Pong(_)
                     | Frame::Hello(_)
                     | Frame::Welcome(_)
+                    | Frame::Ack { .. }
                     | Frame::Retune(_)) => panic!("{other:?}"),
                 }
             }

@@ -73,7 +73,7 @@ fn granted(welcomed: Policy, retuned: Policy) -> Option<Cause> {
     let mut link = Link::new(Time::ZERO, Settings::new(Codec::Native, side, policy()), 1);
     let welcome = Welcome {
         resumed: false,
-        capabilities: 0,
+        windows: None,
         boot_id: BootId([7; 16]),
         instance_id: InstanceId([8; 16]),
         session: 9,

@@ -203,7 +203,7 @@ fn one_probe_is_timed_while_later_ones_are_out() {
     let mut rig = Rig::open_with(Codec::Native, &hello(), shows);
     rig.run(9_000, shows);
     let mut pong = Vec::new();
-    Codec::Native.encode(&Frame::Pong(Beat { sequence: 1, received: None, data: None }), &mut pong);
+    Codec::Native.encode(&Frame::Pong(Beat { sequence: 1, taken: None, data: None }), &mut pong);
     rig.link.handle(Time::from_millis(9_000), World::Received(&pong));
     rig.note(9_000, &shows);
     assert_eq!(rig.caps, [(9_000, 10_000)], "twice 5 s; the kernel's figure is 11.25 s");

@@ -65,7 +65,7 @@ fn frame(random: &mut Random, settings: &Settings, first: bool, bytes: &mut Vec<
     };
     let welcome = crate::wire::Welcome {
         resumed: false,
-        capabilities: 0,
+        windows: None,
         boot_id: BootId([7; 16]),
         instance_id: InstanceId([8; 16]),
         session: 9,
@@ -100,11 +100,11 @@ fn frame(random: &mut Random, settings: &Settings, first: bool, bytes: &mut Vec<
                 text: "",
             }),
             7 | 8 => Frame::Retune(any_policy(random)),
-            _ => Frame::Data {
-                bytes: &text[..random.below(1 + codec.max_data().min(290) as u64) as usize],
-                more: random.below(2) == 0,
-                kind: DataKind::TwentyOne,
-            },
+            _ => Frame::data(
+                &text[..random.below(1 + codec.max_data().min(290) as u64) as usize],
+                random.below(2) == 0,
+                DataKind::TwentyOne,
+            ),
         }
     };
     codec.encode(&frame, bytes);

@@ -19,6 +19,7 @@ fn settings(policy: Policy, seed: u64) -> hub::Settings {
         listeners: Vec::from([line]),
         seed,
         frame_memory: FRAME_MEMORY,
+        window_memory: hub::WINDOW_MEMORY,
     }
 }
 

@@ -241,6 +241,7 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
         listeners: vec![line],
         seed: 1,
         frame_memory: FRAME_MEMORY,
+        window_memory: hub::WINDOW_MEMORY,
     };
     let mut hub = Driver::new(Time::ZERO, Hub::new(settings));
     let address = ([127, 0, 0, 1], 7).into();

@@ -30,6 +30,7 @@ impl Hubs {
             listeners: listeners.to_vec(),
             seed: seed ^ u64::from(shard),
             frame_memory,
+            window_memory: hub::WINDOW_MEMORY,
         });
         let drivers = settings.each_ref().map(|settings| {
             let recorder = Recorder::new(Time::ZERO, settings);

@@ -426,7 +426,11 @@ impl Model {
                 self.turn.requested_ping_due = self.is_established() && self.half_closed.is_none();
             }
             link::World::Command(
-                Command::Send { .. } | Command::HeartbeatData(_) | Command::Hold(_),
+                Command::Send { .. }
+                | Command::HeartbeatData(_)
+                | Command::Hold(_)
+                | Command::Taken { .. }
+                | Command::Flush,
             ) => {}
         }
     }
@@ -1003,7 +1007,7 @@ impl Model {
         match frame {
             Frame::Ping(_) => self.kernel.sent(now, Sent::Ping),
             Frame::Data { .. } => self.kernel.sent(now, Sent::Data),
-            Frame::Pong(_) | Frame::Welcome(_) | Frame::Retune(_) => {
+            Frame::Pong(_) | Frame::Welcome(_) | Frame::Retune(_) | Frame::Ack { .. } => {
                 self.kernel.sent(now, Sent::Control);
             }
             Frame::Hello(_) | Frame::Close(_) => {}
@@ -1015,7 +1019,7 @@ impl Model {
             }
             Frame::Pong(_) => self.beats += 1,
             Frame::Hello(_) | Frame::Welcome(_) | Frame::Data { .. } => {}
-            Frame::Retune(_) | Frame::Close(_) => {}
+            Frame::Ack { .. } | Frame::Retune(_) | Frame::Close(_) => {}
         }
     }
 
@@ -1146,6 +1150,7 @@ impl Model {
             Event::Established { .. } => {
                 assert_ne!(self.stage, Stage::Established, "{name}: established twice");
             }
+            Event::Acknowledged => panic!("{name}: nobody has a window"),
             Event::Farewell { .. } => {
                 assert!(self.turn.received, "{name}: a CLOSE without an input")
             }

@@ -185,7 +185,7 @@ impl World {
         let message = peer.to_gateway.next_message(codec, &mut self.random);
         let mut bytes = Vec::new();
         let kind = DataKind::default();
-        codec.encode(&Frame::Data { bytes: &message, more: false, kind }, &mut bytes);
+        codec.encode(&Frame::data(&message, false, kind), &mut bytes);
         let mut at = self.raw;
         for piece in bytes.chunks(bytes.len().div_ceil(pieces)) {
             peer.up.send(at, Segment::Bytes(piece.to_vec()), &mut self.random);

@@ -70,6 +70,7 @@ fn setup(
         outbox_limit: 32 << 20,
         outbox_memory: 256 * 1024 * 1024,
         frame_memory: 64 * 1024 * 1024,
+        window_memory: 64 * 1024 * 1024,
         longest_rest: LONG,
         logic,
         jobs: None,

@@ -80,7 +80,7 @@ fn each_identity_has_one_home_wherever_its_peers_arrive() {
 
 /// Sends a message, and returns its echo.
 fn echo(mut native: Native) -> Vec<u8> {
-    native.send(&Frame::Data { bytes: b"hello", more: false, kind: DataKind::Eleven });
+    native.send(&Frame::data(b"hello", false, DataKind::Eleven));
     let mut echo = Vec::new();
     native.next(|frame| {
         if let Frame::Data { bytes, .. } = frame {
