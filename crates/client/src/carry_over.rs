@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use systole_core::Policy;
 use systole_core::witness::Past;
 
+use crate::FlushError;
 use crate::old_flow::OldFlow;
+use crate::shared::FlushReply;
 
 /// The application's settings for every link, and the record of the previous link.
 #[derive(Debug, Default)]
@@ -20,4 +22,16 @@ pub(crate) struct CarryOver {
     pub(crate) old_flow: Option<OldFlow>,
     /// Whether the last link ended before all its messages were acknowledged.
     pub(crate) undelivered: bool,
+    /// Whether messages were lost with a link and no flush has reported it yet.
+    pub(crate) unreported_loss: bool,
+}
+
+impl CarryOver {
+    /// Answers a flush on a link that has ended, and its messages with it.
+    pub(crate) fn refuse_flush(&mut self, reply: FlushReply) {
+        // A canceled flush reports nothing.
+        if reply.send(Err(FlushError::Lost)).is_ok() {
+            self.unreported_loss = false;
+        }
+    }
 }

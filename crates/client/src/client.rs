@@ -6,12 +6,12 @@ use std::sync::Arc;
 use systole_core::Policy;
 use systole_core::wire::{CloseReason, MAX_HEARTBEAT_DATA};
 use systole_net::transport::Layer;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::begin::Begin;
 use crate::driver::Driver;
 use crate::shared::{MAX_REQUESTS, Request, Shared};
-use crate::{CloseError, ConnectError, Ending, Event, Options, SendError};
+use crate::{CloseError, ConnectError, Ending, Event, FlushError, Options, SendError};
 
 /// A client, with a link to a server that is reestablished after a loss.
 ///
@@ -20,6 +20,13 @@ use crate::{CloseError, ConnectError, Ending, Event, Options, SendError};
 /// the oldest of each kind is dropped. While reading is paused, the client does not judge the
 /// server's silence. The server still judges the client: if the client reads nothing for longer
 /// than the bound, the server ends the link according to its policy.
+///
+/// A server that speaks the native codec may give the session a window: a number of messages and
+/// bytes that either end may send before the other has acknowledged them. Then a message counts as
+/// taken when [`Client::next_event`] has returned it, so an application that takes no events stops
+/// the server's messages and nothing else; the window is what waits at most, up to 32 MiB. Call
+/// [`Client::next_event`] also if only other events matter: what is never taken fills the window,
+/// and a gateway ends such a session as a slow consumer.
 ///
 /// All methods take `&self`, so that tasks can share a client in an `Arc`.
 ///
@@ -92,14 +99,18 @@ impl Client {
     /// Sends a message; waits while the queue is full ([`Options::send_queue`]). Cancel-safe: a
     /// canceled call sends nothing.
     ///
+    /// In a session with a window, a message for which the window has no room waits in the queue
+    /// until the server has acknowledged earlier ones; so a server that acknowledges nothing makes
+    /// this call wait.
+    ///
     /// `Ok` means that the message was queued. A message still queued when the link is lost is
-    /// dropped; [`Client::close`] sends all of them, and returns an error if it cannot.
+    /// dropped; [`Client::close`] sends all of them, and returns an error if it cannot;
+    /// [`Client::flush`] waits until the server has acknowledged all of them.
     ///
     /// # Errors
     /// See [`SendError`]; never [`SendError::Full`].
     pub async fn send(&self, message: &[u8]) -> Result<(), SendError> {
-        let cost = self.shared.cost(message.len())?;
-        let link = self.shared.current_link()?;
+        let (cost, link) = self.cost_and_link(message)?;
         let room = self.shared.queue().acquire_many(cost).await;
         let room = room.map_err(|_| SendError::Closed)?;
         if self.shared.current_link()? != link {
@@ -116,13 +127,36 @@ impl Client {
     /// # Errors
     /// See [`SendError`].
     pub fn try_send(&self, message: &[u8]) -> Result<(), SendError> {
-        let cost = self.shared.cost(message.len())?;
-        let link = self.shared.current_link()?;
+        let (cost, link) = self.cost_and_link(message)?;
         let room = self.shared.queue().try_acquire_many(cost).map_err(|_| SendError::Full)?;
         let slot = self.requests.try_reserve().map_err(|_| SendError::Full)?;
         room.forget();
         slot.send(Request::Send { bytes: message.to_vec(), cost: cost as usize, link });
         Ok(())
+    }
+
+    /// Waits until the server has acknowledged every message that [`Client::send`] or
+    /// [`Client::try_send`] accepted before this call, those that wait for room in the window too.
+    /// The server is asked to acknowledge at once.
+    ///
+    /// Only a session with a window has acknowledgements: the codec is [`crate::Codec::Native`],
+    /// and the server offers a window. There is no time limit other than the life of the link.
+    /// Several flushes may wait at once. Cancel-safe: a canceled call changes nothing.
+    ///
+    /// # Errors
+    /// See [`FlushError`]. A loss of messages with a link is reported by the flushes that wait at
+    /// that moment, or else by the next flush, once.
+    pub async fn flush(&self) -> Result<(), FlushError> {
+        let link = self.shared.current_link().map_err(|error| match error {
+            SendError::Closed => FlushError::Closed,
+            SendError::NotConnected | SendError::TooLong { .. } | SendError::Full => {
+                FlushError::NotConnected
+            }
+        })?;
+        let (reply, answer) = oneshot::channel();
+        let request = self.requests.send(Request::Flush { reply, link });
+        request.await.map_err(|_| FlushError::Closed)?;
+        answer.await.unwrap_or(Err(FlushError::Closed))
     }
 
     /// Attaches these bytes to every heartbeat from now on, also on later links; empty for none.
@@ -158,7 +192,8 @@ impl Client {
     }
 
     /// Sends the queued messages, then CLOSE, and returns when the client has ended;
-    /// [`Event::Closed`] reports it too.
+    /// [`Event::Closed`] reports it too. In a session with a window, CLOSE waits until the server
+    /// has acknowledged all messages, within the limits below; no call sends any more meanwhile.
     ///
     /// `Ok` means that the server's system has acknowledged all messages of the last link; whether
     /// the server's application has read them, only its answers tell. Messages that were lost with
@@ -178,6 +213,14 @@ impl Client {
             Some(Ending::Undelivered) => Err(CloseError::Undelivered),
             Some(Ending::NotReconnecting | Ending::Stopped(_)) | None => Err(CloseError::Closed),
         }
+    }
+
+    /// Returns the queue permits of a message, and the number of the link for it.
+    fn cost_and_link(&self, message: &[u8]) -> Result<(u32, u64), SendError> {
+        // Read first: the lengths of a link are set before its number.
+        let link = self.shared.current_link();
+        let cost = self.shared.cost(message.len())?;
+        Ok((cost, link?))
     }
 
     async fn request(&self, request: Request) -> Result<(), SendError> {

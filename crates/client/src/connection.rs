@@ -1,21 +1,30 @@
 //! One link of a client: its socket, its link machine, and the loop that connects the two.
 
+mod backlog;
 mod closing;
 mod outputs;
+mod parting;
 mod reading;
 mod requests;
 
 use std::net::SocketAddr;
 
-use systole_core::link::{Closing, Command as LinkCommand, Goodbye, Settings, Side, World};
+use systole_core::link::departure::LEAVE_LIMIT;
+use systole_core::link::{
+    Closing, Command as LinkCommand, Goodbye, Settings, Side, Takes, Windows, World,
+};
+use systole_core::window::Limits;
 use systole_core::wire::Saw;
 use systole_core::witness::Hearing;
-use systole_core::{Link, Machine, Span};
+use systole_core::{Link, Machine, Span, Time};
 use systole_net::socket_options;
 use systole_net::transport::{Layer, Socket, TokioStream};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
+
+use backlog::Backlog;
+use parting::Parting;
 
 use crate::begin::Begin;
 use crate::carry_over::CarryOver;
@@ -38,6 +47,11 @@ const READS_PER_TURN: usize = 16;
 /// Duration of the hold while reading is paused: in effect no end, it is released explicitly.
 const HOLD_UNTIL_RELEASED: Span = Span::from_secs(1 << 32);
 
+/// The window that is offered: WELCOME says how large it is. A message counts as taken when the
+/// application has received its event.
+const WINDOWS: Windows =
+    Windows { limits: Limits { messages: 1, bytes: 1 }, takes: Takes::ByCommand };
+
 /// How a link ended.
 pub(crate) enum LinkEnd {
     /// The application closed it.
@@ -56,6 +70,8 @@ enum Wake {
     SocketError,
     /// The mailbox may have room again.
     MailboxRoom,
+    /// The application has taken messages.
+    Taken,
     /// The application made a request, or dropped the client.
     Request(Option<Request>),
 }
@@ -83,6 +99,11 @@ pub(crate) struct Connection<T = Layer> {
     close_requested: bool,
     /// Whether the application has sent a message on this link.
     has_sent: bool,
+    backlog: Backlog,
+    /// The close that the application asked for, until CLOSE is sent.
+    parting: Option<Parting>,
+    /// The longest time for the connection to end, after CLOSE.
+    leave_limit: Span,
     /// The first bytes of the server, up to the end of the handshake.
     first_bytes: Vec<u8>,
 }
@@ -156,6 +177,8 @@ impl<T: Begin> Connection<T> {
             report_heartbeats: options.report_heartbeats,
             examines: true,
             hung: options.hung,
+            // In the other codecs it has no effect.
+            window: Some(WINDOWS),
             ..Settings::new(options.codec, Side::Connecting(introduction), policy)
         };
         let server = stream.peer_addr().ok();
@@ -176,6 +199,9 @@ impl<T: Begin> Connection<T> {
             paused: false,
             close_requested: false,
             has_sent: false,
+            backlog: Backlog::default(),
+            parting: None,
+            leave_limit: LEAVE_LIMIT,
             first_bytes: Vec::new(),
         }
     }
@@ -197,12 +223,15 @@ impl<T: Begin> Connection<T> {
             shared.publish(Event::Revised { from: past.cause, to, confidence });
         }
         loop {
+            self.report_taken(clock.now(), shared);
+            self.part(clock.now());
             self.process_outputs(clock.now(), shared);
             if let Stage::Lost(farewell) = self.translator.stage {
                 carry_over.past = self.past(clock);
                 carry_over.old_flow = self.old_flow(carry_over.past.as_ref());
-                let acknowledged = self.close(clock, shared).await;
-                carry_over.undelivered = self.has_sent && !acknowledged;
+                let fate = self.give_up_waiting(carry_over, shared);
+                let arrived = self.close(clock, shared).await && fate.sent;
+                carry_over.undelivered = self.has_sent && !fate.acknowledged && !arrived;
                 let requested = self.close_requested;
                 return if requested { LinkEnd::Finished } else { LinkEnd::Lost(farewell) };
             }
@@ -222,7 +251,7 @@ impl<T: Begin> Connection<T> {
         // A server that sends without pause must leave time to the other tasks of this thread.
         tokio::task::yield_now().await;
         self.update_pause(clock.now(), shared);
-        let planned = self.link.next_deadline().map(|deadline| deadline.at.since(clock.now()));
+        let planned = self.next_deadline().map(|at| at.since(clock.now()));
         let wake = self.wait(planned, requests, shared).await;
         let now = clock.turn(planned.unwrap_or(OPEN_ENDED));
         self.update_pause(now, shared);
@@ -230,7 +259,7 @@ impl<T: Begin> Connection<T> {
             Wake::Request(request) => return Some(request),
             Wake::Socket => self.read(now, shared),
             Wake::SocketError => self.handle_socket_error(now, shared),
-            Wake::Deadline | Wake::MailboxRoom => {}
+            Wake::Deadline | Wake::MailboxRoom | Wake::Taken => {}
         }
         if self.link.next_deadline().is_some_and(|deadline| deadline.at <= now) {
             self.handle_deadline(now, clock, shared);
@@ -259,10 +288,18 @@ impl<T: Begin> Connection<T> {
             _ = stream.readable(), if self.may_read() => Wake::Socket,
             _ = stream.ready(Interest::ERROR), if !self.paused => Wake::SocketError,
             _ = stream.writable(), if self.socket.awaits_room() => Wake::Socket,
-            request = requests.recv() => Wake::Request(request),
+            // What follows the request to close comes too late.
+            request = requests.recv(), if !self.close_requested => Wake::Request(request),
             () = shared.mailbox_room(), if self.paused => Wake::MailboxRoom,
+            () = shared.taken(), if self.backlog.has_window => Wake::Taken,
             () = deadline => Wake::Deadline,
         }
+    }
+
+    /// Returns when this task is to wake at the latest.
+    fn next_deadline(&self) -> Option<Time> {
+        let link = self.link.next_deadline().map(|deadline| deadline.at);
+        link.into_iter().chain(self.parting_due()).min()
     }
 
     /// Returns whether the machine has ended the link.

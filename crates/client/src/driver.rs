@@ -266,8 +266,10 @@ async fn run_until_close<T>(
             request = requests.recv() => match request {
                 Some(Request::Send { cost, .. }) => {
                     carry_over.undelivered = true;
+                    carry_over.unreported_loss = true;
                     shared.release(cost);
                 }
+                Some(Request::Flush { reply, .. }) => carry_over.refuse_flush(reply),
                 Some(Request::HeartbeatData(bytes)) => carry_over.heartbeat_data = bytes,
                 Some(Request::AskPolicy(policy)) => carry_over.policy = Some(policy),
                 // There is no link to send it on.

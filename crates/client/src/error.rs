@@ -139,11 +139,12 @@ pub enum SendError {
     NotConnected,
     /// The message is too long to be sent. The caller's fault; do not retry.
     TooLong {
-        /// Maximum number of bytes that this client's queue and codec accept.
+        /// Maximum number of bytes that this client's queue and codec accept; at most 16 MiB in a
+        /// session with a window.
         longest: usize,
     },
-    /// The queue is full: the server reads more slowly than the client writes. Retry, or use
-    /// [`crate::Client::send`], which waits.
+    /// The queue is full: the server reads, or acknowledges, more slowly than the client writes.
+    /// Retry, or use [`crate::Client::send`], which waits.
     Full,
     /// The client has ended. Create a new one.
     Closed,
@@ -161,6 +162,44 @@ impl fmt::Display for SendError {
 }
 
 impl std::error::Error for SendError {}
+
+/// Error of [`crate::Client::flush`]; nothing was changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum FlushError {
+    /// There is no link at the moment. Not the caller's fault; retry after
+    /// [`crate::Event::Reconnected`].
+    NotConnected,
+    /// The session has no window, so nobody acknowledges its messages: the codec is not
+    /// [`crate::Codec::Native`], or the server offers none. Do not retry; ask the server's
+    /// application for an answer instead.
+    NoWindow,
+    /// A link was lost before the server had acknowledged all of its messages. The fault of the
+    /// server or of the path. Any part of them may have arrived: send again only what may arrive
+    /// twice.
+    Lost,
+    /// The client has ended, or is being closed. Create a new one.
+    Closed,
+}
+
+impl fmt::Display for FlushError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FlushError::NotConnected => "no link at the moment; flush again once it is back",
+            FlushError::NoWindow => {
+                "the session has no window, so its messages are not acknowledged: the server needs \
+                 the native codec and a version that offers windows"
+            }
+            FlushError::Lost => {
+                "the link was lost before the server had acknowledged everything; send again what \
+                 may arrive twice"
+            }
+            FlushError::Closed => "the client has ended; create a new one",
+        })
+    }
+}
+
+impl std::error::Error for FlushError {}
 
 /// Error of [`crate::Client::close`]; the client has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

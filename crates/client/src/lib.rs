@@ -73,7 +73,7 @@ mod shared;
 pub mod token;
 
 pub use client::Client;
-pub use error::{CloseError, ConnectError, SendError};
+pub use error::{CloseError, ConnectError, FlushError, SendError};
 pub use event::{Ending, Event, SessionId};
 pub use options::Options;
 pub use systole_core::wire::{CloseReason, Codec};

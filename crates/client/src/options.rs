@@ -58,6 +58,7 @@ pub struct Options {
     /// Default: 4 MiB.
     pub max_message: usize,
     /// Maximum number of bytes that wait to be sent, framing included; a longer message is refused.
+    /// Those that the session's window keeps until they are acknowledged are not counted.
     /// A shorter queue reports backpressure earlier, a longer one later. At most 1 GiB; default:
     /// 8 MiB.
     pub send_queue: usize,

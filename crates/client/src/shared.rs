@@ -5,12 +5,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use systole_core::Policy;
 use systole_core::link::PIECE;
+use systole_core::window::MAX_MESSAGE;
 use systole_core::wire::outbox::BOUNDARY;
 use systole_core::wire::{CloseReason, Codec, line, message1028};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::mailbox::Mailbox;
-use crate::{Ending, Event, SendError};
+use crate::{Ending, Event, FlushError, SendError};
 
 /// Capacity of the request channel: large enough that a burst of small messages does not switch
 /// tasks for each.
@@ -19,11 +20,19 @@ pub(crate) const MAX_REQUESTS: usize = 64;
 /// Maximum length of the send queue in bytes: a number of permits must fit 32 bits.
 pub(crate) const MAX_QUEUE_LEN: usize = 1 << 30;
 
+/// In place of a link's number: the application has asked to close the client.
+const CLOSING: u64 = u64::MAX;
+
+/// Where the answer to a flush goes.
+pub(crate) type FlushReply = oneshot::Sender<Result<(), FlushError>>;
+
 /// A request of the application to the driver.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Send a message on link number `link`, unless that has ended; `cost` is its queue permits.
     Send { bytes: Vec<u8>, cost: usize, link: u64 },
+    /// Answer when the server has acknowledged all messages before this request, on link `link`.
+    Flush { reply: FlushReply, link: u64 },
     /// Attach these bytes to heartbeats.
     HeartbeatData(Vec<u8>),
     /// Ask the gateway for this policy.
@@ -40,12 +49,16 @@ pub(crate) struct Shared {
     mailbox: Mutex<Mailbox>,
     arrived: Notify,
     mailbox_room: Notify,
+    /// The application has taken messages that are to be acknowledged.
+    taken: Notify,
     queue: Semaphore,
     queue_len: usize,
     codec: Codec,
     /// Maximum length of the pieces into which the link cuts messages.
     piece_len: AtomicUsize,
-    /// Number of the established link, from 1; 0 if there is none.
+    /// Maximum length of a message on the link, apart from what the queue holds.
+    max_message: AtomicUsize,
+    /// Number of the established link, from 1; 0 if there is none, [`CLOSING`] at the end.
     link: AtomicU64,
     closed: AtomicBool,
     /// How the client ended; not set by a task that was canceled.
@@ -59,10 +72,12 @@ impl Shared {
             mailbox: Mutex::default(),
             arrived: Notify::new(),
             mailbox_room: Notify::new(),
+            taken: Notify::new(),
             queue: Semaphore::new(queue_len),
             queue_len,
             codec,
             piece_len: AtomicUsize::new(PIECE),
+            max_message: AtomicUsize::new(usize::MAX),
             link: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             ending: OnceLock::new(),
@@ -71,7 +86,15 @@ impl Shared {
 
     /// Adds an event to the mailbox. Never waits.
     pub(crate) fn publish(&self, event: Event) {
-        self.mailbox().push(event);
+        let report = {
+            let mut mailbox = self.mailbox();
+            mailbox.push(event);
+            // The new event may have pushed out the report of a message.
+            mailbox.should_report()
+        };
+        if report {
+            self.taken.notify_one();
+        }
         self.arrived.notify_one();
     }
 
@@ -92,13 +115,17 @@ impl Shared {
         loop {
             // Read before the mailbox, so that the last event is not missed.
             let closed = self.closed.load(Ordering::Acquire);
-            let (event, was_full) = {
+            let (event, was_full, report) = {
                 let mut mailbox = self.mailbox();
                 let was_full = mailbox.is_full();
-                (mailbox.pop(), was_full && !mailbox.is_full())
+                let event = mailbox.pop();
+                (event, was_full && !mailbox.is_full(), mailbox.should_report())
             };
             if was_full {
                 self.mailbox_room.notify_one();
+            }
+            if report {
+                self.taken.notify_one();
             }
             if event.is_some() || closed {
                 // Other callers may be waiting for the remaining events or for the end.
@@ -118,14 +145,39 @@ impl Shared {
         self.mailbox_room.notified().await;
     }
 
-    /// Sets the maximum length of the pieces into which the link cuts messages.
-    pub(crate) fn set_piece_len(&self, piece_len: usize) {
+    /// Waits until the application has taken messages that [`Shared::report_taken`] returns.
+    pub(crate) async fn taken(&self) {
+        self.taken.notified().await;
+    }
+
+    /// Moves the lengths of the messages that the application has taken in the present window, and
+    /// that were not reported before, to the end of `to`.
+    pub(crate) fn report_taken(&self, to: &mut Vec<usize>) {
+        self.mailbox().report_taken(to);
+    }
+
+    /// Begins the window of this number, or a time without one: what arrives from here on counts
+    /// as taken there.
+    pub(crate) fn set_window(&self, window: Option<u64>) {
+        self.mailbox().set_window(window);
+    }
+
+    /// Sets the maximum length of the pieces into which the link cuts messages, and whether its
+    /// session has a window.
+    pub(crate) fn set_lengths(&self, piece_len: usize, has_window: bool) {
+        let max_message = if has_window { MAX_MESSAGE as usize } else { usize::MAX };
         self.piece_len.store(piece_len, Ordering::Relaxed);
+        self.max_message.store(max_message, Ordering::Relaxed);
     }
 
     /// Sets the number of the established link; 0 if there is none.
     pub(crate) fn set_link(&self, link: u64) {
         self.link.store(link, Ordering::Release);
+    }
+
+    /// Records that the application has asked to close the client: no message is taken any more.
+    pub(crate) fn set_closing(&self) {
+        self.set_link(CLOSING);
     }
 
     /// Marks the client as closed and wakes all waiting callers.
@@ -150,6 +202,7 @@ impl Shared {
         match self.link.load(Ordering::Acquire) {
             0 if self.closed.load(Ordering::Acquire) => Err(SendError::Closed),
             0 => Err(SendError::NotConnected),
+            CLOSING => Err(SendError::Closed),
             link => Ok(link),
         }
     }
@@ -172,7 +225,7 @@ impl Shared {
             Codec::Line => (len.saturating_add(2 + BOUNDARY), line::MAX_LINE - 2),
         };
         // A message that does not fit an empty queue can never be sent.
-        let longest = longest.min(self.queue_len);
+        let longest = longest.min(self.queue_len).min(self.max_message.load(Ordering::Relaxed));
         if len > longest || cost > self.queue_len {
             return Err(SendError::TooLong { longest });
         }

@@ -1,6 +1,6 @@
 //! The end of a link: closing its socket, and the record that the next link reports from.
 
-use systole_core::link::departure::{self, LEAVE_LIMIT};
+use systole_core::link::departure;
 use systole_core::link::{Closing, Departure};
 use systole_core::wire::Saw;
 use systole_core::witness::Past;
@@ -62,7 +62,7 @@ impl<T: Begin> Connection<T> {
     /// Returns whether the server has acknowledged everything.
     async fn leave(&mut self, clock: &mut LoopClock) -> bool {
         self.socket.finish();
-        let mut departure = Departure::new(clock.now(), LEAVE_LIMIT);
+        let mut departure = Departure::new(clock.now(), self.leave_limit);
         if self.socket.has_ended() || self.translator.stage.is_farewell() {
             departure.handle(clock.now(), departure::World::Ended);
         }

@@ -3,7 +3,7 @@
 
 use crate::begin::Begin;
 use systole_core::kernel::Examination;
-use systole_core::link::{Answer, Output, World};
+use systole_core::link::{Answer, Event, Output, World};
 use systole_core::wire::outbox::Outbox;
 use systole_core::witness::Hearing;
 use systole_core::{Machine, Time, session};
@@ -37,7 +37,8 @@ impl<T: Begin> Connection<T> {
     /// Takes all outputs of the machine: bytes to the outbox, events to the mailbox.
     pub(super) fn poll_outputs(&mut self, now: Time, shared: &Shared) {
         // Set before the application learns that the link is established.
-        shared.set_piece_len(self.link.piece());
+        shared.set_lengths(self.link.piece(), self.link.progress().is_some());
+        let mut acknowledged = false;
         loop {
             let (mut overflowed, mut examination) = (false, None);
             while let Some(output) = self.link.poll_output() {
@@ -59,8 +60,12 @@ impl<T: Begin> Connection<T> {
                         {
                             self.hearing = Hearing::new(now, &policy);
                         }
+                        if let session::Event::Joined { .. } = event {
+                            self.open_window(shared);
+                        }
                         self.translator.handle_session(event, shared);
                     }
+                    Output::Event(Event::Acknowledged) => acknowledged = true,
                     Output::Event(event) => self.translator.handle(now, event, shared),
                     // Only an accepting end admits.
                     Output::Admit => {}
@@ -76,10 +81,15 @@ impl<T: Begin> Connection<T> {
                 continue;
             }
             // A CLOSE that finds no room either is dropped.
-            if !overflowed || self.is_over() {
+            if self.is_over() || !(overflowed || acknowledged) {
                 return;
             }
-            self.link.handle(now, World::Overflowed);
+            if overflowed {
+                self.link.handle(now, World::Overflowed);
+            } else {
+                acknowledged = false;
+                self.send_waiting(now);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::begin::Begin;
 use systole_core::link::{Command as LinkCommand, World};
-use systole_core::wire::{CloseReason, DataKind};
+use systole_core::wire::CloseReason;
 use systole_core::{Machine, Time};
 
 use super::Connection;
@@ -20,15 +20,14 @@ impl<T: Begin> Connection<T> {
     ) {
         match request {
             Some(Request::Send { cost, link, .. }) if link != self.link_number => {
+                carry_over.unreported_loss = true;
                 shared.release(cost);
             }
-            Some(Request::Send { bytes, cost, .. }) => {
-                self.queued_cost += cost;
-                self.has_sent = true;
-                let kind = DataKind::default();
-                let command = LinkCommand::Send { bytes: &bytes, more: false, kind };
-                self.link.handle(now, World::Command(command));
+            Some(Request::Send { bytes, cost, .. }) => self.send(now, bytes, cost),
+            Some(Request::Flush { reply, link }) if link != self.link_number => {
+                carry_over.refuse_flush(reply);
             }
+            Some(Request::Flush { reply, .. }) => self.flush(now, reply, carry_over),
             Some(Request::HeartbeatData(bytes)) => {
                 self.link.handle(now, World::Command(LinkCommand::HeartbeatData(&bytes)));
                 carry_over.heartbeat_data = bytes;
@@ -40,13 +39,8 @@ impl<T: Begin> Connection<T> {
                 carry_over.policy = Some(policy);
                 self.link.handle(now, World::Command(LinkCommand::Retune(policy)));
             }
-            Some(Request::Close(reason)) => self.request_close(now, reason),
-            None => self.request_close(now, CloseReason::Done),
+            Some(Request::Close(reason)) => self.request_close(now, reason, shared),
+            None => self.request_close(now, CloseReason::Done, shared),
         }
-    }
-
-    fn request_close(&mut self, now: Time, reason: CloseReason) {
-        self.close_requested = true;
-        self.link.handle(now, World::Command(LinkCommand::close(reason)));
     }
 }

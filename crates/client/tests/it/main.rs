@@ -9,6 +9,7 @@ mod messages;
 mod reconnecting;
 mod server;
 mod tokens;
+mod window;
 
 use std::time::Duration;
 

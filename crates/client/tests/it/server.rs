@@ -5,7 +5,7 @@ use std::fmt;
 
 use socket2::SockRef;
 use systole_core::link::{
-    Answer, Command, Event, Goodbye, Limits, Output, SessionKey, Settings, Side, World,
+    Answer, Command, Event, Goodbye, Limits, Output, SessionKey, Settings, Side, Windows, World,
 };
 use systole_core::wire::{Account, Codec, DataKind};
 use systole_core::{Link, Machine, Policy, Span, Time, session};
@@ -21,6 +21,8 @@ pub(crate) struct Server {
     codec: Codec,
     policy: Policy,
     pub(crate) max_data: u32,
+    /// The windows of sessions.
+    pub(crate) window: Option<Windows>,
 }
 
 impl Server {
@@ -30,6 +32,7 @@ impl Server {
             codec,
             policy,
             max_data: 65_536,
+            window: None,
         }
     }
 
@@ -46,6 +49,7 @@ impl Server {
         let settings = Settings {
             limits,
             max_data: self.max_data,
+            window: self.window,
             ..Settings::new(self.codec, Side::Accepting, self.policy)
         };
         Peer {
@@ -54,6 +58,7 @@ impl Server {
             session: SessionKey { session, epoch: session },
             clock,
             heard: Vec::new(),
+            round_trips: 0,
             account: None,
             partial: Vec::new(),
             single_bytes: false,
@@ -105,10 +110,12 @@ impl fmt::Debug for Heard {
 /// One accepted connection, which acts only when the test calls it.
 pub(crate) struct Peer {
     pub(crate) stream: TcpStream,
-    link: Link,
+    pub(crate) link: Link,
     session: SessionKey,
     clock: Clock,
     pub(crate) heard: Vec<Heard>,
+    /// The answers of the client to heartbeats.
+    pub(crate) round_trips: usize,
     /// The client's account of its previous link.
     pub(crate) account: Option<Account>,
     partial: Vec<u8>,
@@ -218,6 +225,7 @@ impl Peer {
                 Output::Event(Event::HeartbeatData(bytes)) => {
                     self.heard.push(Heard::HeartbeatData(bytes.to_vec()));
                 }
+                Output::Event(Event::RoundTrip(_)) => self.round_trips += 1,
                 Output::Session(session::Event::Retuned(policy)) => {
                     self.heard.push(Heard::Retuned(policy))
                 }
