@@ -223,7 +223,6 @@ impl<T: Begin> Connection<T> {
             shared.publish(Event::Revised { from: past.cause, to, confidence });
         }
         loop {
-            self.report_taken(clock.now(), shared);
             self.part(clock.now());
             self.process_outputs(clock.now(), shared);
             if let Stage::Lost(farewell) = self.translator.stage {
@@ -255,6 +254,8 @@ impl<T: Begin> Connection<T> {
         let wake = self.wait(planned, requests, shared).await;
         let now = clock.turn(planned.unwrap_or(OPEN_ENDED));
         self.update_pause(now, shared);
+        // Before anything is sent, so that the acknowledgement can ride on it.
+        self.report_taken(now, shared);
         match wake {
             Wake::Request(request) => return Some(request),
             Wake::Socket => self.read(now, shared),

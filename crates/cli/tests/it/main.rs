@@ -26,6 +26,7 @@ mod tls;
 mod tokens;
 mod webhooks;
 mod why;
+mod windows;
 
 use std::fs;
 use std::path::{Path, PathBuf};

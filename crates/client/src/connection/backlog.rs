@@ -179,7 +179,7 @@ impl<T: Begin> Connection<T> {
         self.backlog.taken = taken;
     }
 
-    /// Gives up what waits on a link that has ended: its permits are released, and its flushes fail.
+    /// Gives up what waits on a link that has ended: permits are released, and flushes fail.
     pub(super) fn give_up_waiting(&mut self, carry_over: &mut CarryOver, shared: &Shared) -> Fate {
         let backlog = std::mem::take(&mut self.backlog);
         let sent = backlog.waiting.is_empty();

@@ -1,0 +1,153 @@
+//! Tests of sessions with a window: the gateway with the client library.
+
+use std::sync::mpsc;
+use std::thread;
+
+use serde_json::Value;
+use systole_client::{Client, CloseReason, Event, Options};
+use tokio::sync::mpsc as commands;
+
+use crate::gateway::{Gateway, unhurried, wait};
+
+/// The messages in the window of the gateway.
+const WINDOW: usize = 8;
+
+/// What a test asks of its client.
+enum Ask {
+    /// Take this many messages, and hand them over.
+    Take(usize),
+    /// Send this many messages, flush, and take those that come back.
+    Flush(usize),
+    /// Say how the link ended, then close.
+    End,
+}
+
+/// A client in a thread of its own, which takes only the messages that it is asked to take.
+struct Slow {
+    asks: commands::UnboundedSender<Ask>,
+    answers: mpsc::Receiver<String>,
+}
+
+impl Slow {
+    fn start(gateway: &Gateway, identity: &str) -> Slow {
+        let (asks, to_do) = commands::unbounded_channel();
+        let (done, answers) = mpsc::channel();
+        let mut options = Options::default();
+        options.identity = identity.to_owned();
+        options.reconnect = None;
+        let address = gateway.address("native");
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build().expect("a runtime");
+        thread::spawn(move || runtime.block_on(run(address.to_string(), options, to_do, done)));
+        Slow { asks, answers }
+    }
+
+    fn ask(&self, ask: Ask) {
+        self.asks.send(ask).expect("the client runs");
+    }
+
+    fn answer(&self) -> String {
+        self.answers.recv_timeout(crate::program::SOON).expect("an answer in time")
+    }
+}
+
+async fn run(
+    address: String,
+    options: Options,
+    mut asks: commands::UnboundedReceiver<Ask>,
+    answers: mpsc::Sender<String>,
+) {
+    let client = Client::connect(address, options).await.expect("it is welcome");
+    while let Some(ask) = asks.recv().await {
+        match ask {
+            Ask::Take(count) => {
+                for bytes in take(&client, count).await {
+                    let _ = answers.send(String::from_utf8_lossy(&bytes).into_owned());
+                }
+            }
+            Ask::Flush(count) => {
+                let sending = async {
+                    for number in 0..count {
+                        client.send(number.to_string().as_bytes()).await.expect("connected");
+                    }
+                    client.flush().await
+                };
+                // The gateway sends all of them back.
+                let (flushed, back) = tokio::join!(sending, take(&client, count));
+                let in_order = (0..count).map(|number| number.to_string().into_bytes()).eq(back);
+                let _ = answers.send(format!("{flushed:?} {in_order}"));
+            }
+            Ask::End => {
+                while let Some(event) = client.next_event().await {
+                    if let Event::Lost { verdict, .. } = event {
+                        let _ = answers.send(verdict.cause.to_string());
+                    }
+                }
+                let _ = client.close(CloseReason::Done).await;
+            }
+        }
+    }
+}
+
+/// Takes this many messages.
+async fn take(client: &Client, count: usize) -> Vec<Vec<u8>> {
+    let mut taken = Vec::new();
+    while taken.len() < count {
+        match client.next_event().await.expect("the link stands") {
+            Event::Message(bytes) => taken.push(bytes),
+            Event::Lost { verdict, .. } => panic!("{}", verdict.cause),
+            other => assert!(matches!(other, Event::Connected { .. }), "{other:?}"),
+        }
+    }
+    taken
+}
+
+fn gateway(name: &str) -> Gateway {
+    let window = format!("window_messages = {WINDOW}\nshortest_bound");
+    Gateway::start(name, &unhurried().replacen("shortest_bound", &window, 1))
+}
+
+/// Sends a message from outside, and returns whether it was queued.
+fn send(gateway: &Gateway, message: &str) -> bool {
+    let answer: Value = gateway.ask("POST /api/v1/identities/slow/send", message);
+    answer["queued"] == 1
+}
+
+#[test]
+fn a_session_ends_as_a_slow_consumer_only_when_its_window_is_full() {
+    let gateway = gateway("windows-slow");
+    let slow = Slow::start(&gateway, "slow");
+    gateway.sessions("&identity=slow", 1);
+    for round in 0..3 {
+        for number in 0..WINDOW {
+            assert!(send(&gateway, &format!("{round} {number}")));
+        }
+        slow.ask(Ask::Take(WINDOW));
+        for number in 0..WINDOW {
+            assert_eq!(slow.answer(), format!("{round} {number}"));
+        }
+        wait("the acknowledgement", || {
+            (gateway.metric("systole_window_bytes") == 0.0).then_some(())
+        });
+    }
+    (0..WINDOW).for_each(|_| assert!(send(&gateway, "untaken")));
+    assert_eq!(gateway.get("/api/v1/presence/slow")["state"], "online");
+    send(&gateway, "too much");
+    slow.ask(Ask::End);
+    let last = wait("the end", || {
+        let presence = gateway.get("/api/v1/presence/slow");
+        (presence["state"] == "offline").then(|| presence["last"].clone())
+    });
+    assert_eq!(last["cause"], "slow_consumer");
+    assert!(slow.answer().contains("slow"));
+}
+
+#[test]
+fn a_gateway_acknowledges_what_a_client_flushes() {
+    let gateway = gateway("windows-flush");
+    let client = Slow::start(&gateway, "slow");
+    for _ in 0..100 {
+        client.ask(Ask::Flush(WINDOW));
+        assert_eq!(client.answer(), "Ok(()) true");
+    }
+}
