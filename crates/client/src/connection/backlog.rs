@@ -198,3 +198,29 @@ impl<T: Begin> Connection<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[test]
+    fn canceled_flushes_do_not_fill_the_memory_and_the_others_are_answered_in_order() {
+        let mut backlog = Backlog { has_window: true, ..Backlog::default() };
+        let mut answers = Vec::new();
+        for number in 0..10_000 {
+            backlog.sent = number;
+            let (reply, answer) = oneshot::channel();
+            backlog.add_flush(reply);
+            if number % 1_000 == 0 {
+                answers.push(answer);
+            }
+        }
+        assert!(backlog.flushes.len() <= MAX_CANCELED + answers.len(), "{}", backlog.flushes.len());
+        backlog.acknowledged = 5_000;
+        backlog.answer_flushes();
+        let done = answers.iter_mut().filter_map(|answer| answer.try_recv().ok());
+        assert_eq!(done.collect::<Vec<_>>(), [Ok(()); 6]);
+    }
+}
