@@ -180,6 +180,34 @@ async fn a_flush_returns_after_the_acknowledgement_and_not_before() {
     soon(third).await.unwrap();
 }
 
+/// The window is never exactly full, and never half used when an acknowledgement is expected.
+#[tokio::test]
+async fn the_client_asks_for_the_acknowledgement_that_it_waits_for() {
+    let mut server = server(100, Takes::ByCommand).await;
+    let bytes = (4 * LEN + LEN / 2) as u32;
+    let limits = Limits { messages: 100, bytes };
+    server.window = Some(Windows { limits, takes: Takes::ByCommand });
+    let (client, mut peer) = connect(&server, options()).await;
+    (0..6).for_each(|number| client.try_send(&message(number)).unwrap());
+    let mut flush = pin!(client.flush());
+    assert_eq!(now(&mut flush).await, None);
+    client.try_send(&message(6)).unwrap();
+    peer.until_messages(4).await;
+    peer.take(4).await;
+    peer.until_messages(7).await;
+    peer.take(2).await;
+    soon(flush).await.expect("a later message does not delay it");
+    peer.take(1).await;
+    peer.round_trip().await;
+    (7..9).for_each(|number| client.try_send(&message(number)).unwrap());
+    let large = vec![1; 3 * LEN];
+    client.try_send(&large).unwrap();
+    peer.until_messages(9).await;
+    peer.round_trip().await;
+    peer.take(2).await;
+    peer.until(&Heard::Message(large)).await;
+}
+
 #[tokio::test]
 async fn a_flush_on_a_link_that_is_cut_fails_and_the_loss_is_reported_once() {
     let server = server(4, Takes::ByCommand).await;
