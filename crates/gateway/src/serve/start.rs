@@ -179,13 +179,8 @@ pub(super) fn start(
         };
         started.add(shard::spawn(setup, door).map_err(ServeError::Thread)?);
     }
-    for (number, (wanted, sockets)) in config.beacons.iter().zip(beacons).enumerate() {
-        let listener = u16::try_from(config.listeners.len() + number).unwrap_or(u16::MAX);
-        let setup =
-            beacon_setup(config, wanted, listener, sockets.len(), clock, &bans, &distributions);
-        let setup = setup.map_err(ServeError::Thread)?;
-        start_beacons(&mut started, setup, sockets).map_err(ServeError::Thread)?;
-    }
+    start_beacons(&mut started, config, beacons, clock, &bans, &distributions)
+        .map_err(ServeError::Thread)?;
     let StartedShards { requests, stats, reports, threads, beacons } = started;
     look_up_services(config).map_err(ServeError::Thread)?;
     if has_tokens {
@@ -316,8 +311,26 @@ fn beacon_setup(
     })
 }
 
-/// Starts the shards of one beacon listener.
+/// Starts the shards of all beacon listeners.
 fn start_beacons(
+    started: &mut StartedShards,
+    config: &Config,
+    beacons: Vec<Vec<UdpSocket>>,
+    clock: Clock,
+    bans: &Arc<Bans>,
+    distributions: &Distributions,
+) -> std::io::Result<()> {
+    for (number, (wanted, sockets)) in config.beacons.iter().zip(beacons).enumerate() {
+        let listener = u16::try_from(config.listeners.len() + number).unwrap_or(u16::MAX);
+        let shards = sockets.len();
+        let setup = beacon_setup(config, wanted, listener, shards, clock, bans, distributions)?;
+        start_beacon_shards(started, setup, sockets)?;
+    }
+    Ok(())
+}
+
+/// Starts the shards of one beacon listener.
+fn start_beacon_shards(
     started: &mut StartedShards,
     mut setup: BeaconSetup,
     sockets: Vec<UdpSocket>,
