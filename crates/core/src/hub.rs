@@ -98,8 +98,9 @@ pub struct Hub {
     polled_state: Vec<u8>,
     /// Once a drain has begun, the time within which its peers reconnect.
     draining: Option<Span>,
-    /// The links that hold part of a frame, by the time from which the frame's time limit counts.
-    frames: Budget<Time>,
+    /// The links that hold part of a frame: whether they are established, and the time from which
+    /// the frame's time limit counts.
+    frames: Budget<(bool, Time)>,
     /// What links keep for their peers' acknowledgements, in bytes, and at most.
     kept: Kept,
     leave_limit: Span,
@@ -188,25 +189,6 @@ impl Hub {
     /// Returns the settings of each listener.
     pub fn listeners(&self) -> &[link::Settings] {
         &self.listeners
-    }
-
-    /// Returns the presence of a link. A link that has ended is available until the
-    /// outputs have been polled and another input comes.
-    pub fn presence(&self, link: u32) -> Option<Presence<'_>> {
-        let slot = self.slots.get(link)?;
-        Some(Presence::of(link, slot, &self.sessions, &self.granted))
-    }
-
-    /// Searches at most `limit` numbers from `from` upwards for established links. Numbers without
-    /// a link count too.
-    pub fn presences(&self, from: u32, limit: usize) -> Presences<'_> {
-        Presences::new(self.slots.scan(from, limit), &self.sessions, &self.granted)
-    }
-
-    /// Returns the established link that carries this session.
-    pub fn find(&self, session: u64) -> Option<u32> {
-        let link = self.sessions.find(session)?.link();
-        self.slots.get(link)?.peer.is_established().then_some(link)
     }
 
     fn open(&mut self, now: Time, link: u32, listener: u16, address: SocketAddr) {

@@ -64,8 +64,8 @@ impl fmt::Debug for Kept {
     }
 }
 
-/// The window is full, or the message is longer than [`MAX_MESSAGE`]. Nothing was changed; a message
-/// that is not too long can be offered again once the peer has acknowledged an earlier one.
+/// The window is full, or the message is longer than [`MAX_MESSAGE`]. Nothing was changed; a
+/// message that is not too long can be offered again once the peer has acknowledged an earlier one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
@@ -113,8 +113,14 @@ struct Queue {
     parts: Vec<u8>,
     /// The bytes of all, of the parts too.
     bytes: usize,
+    /// The bytes of the whole messages, of which each counts as one window at most.
+    weight: usize,
+    /// The bytes of a window.
+    window: usize,
     /// How many of the messages have left on the present link.
     left: usize,
+    /// The bytes of those that have left.
+    left_bytes: usize,
     /// How many of the messages are to be acknowledged at once; 0 if none.
     hurried: usize,
     /// Whether the peer is to be asked for that without a message, because all of these have left.
@@ -122,7 +128,17 @@ struct Queue {
 }
 
 plain_struct! { Outgoing { acknowledged, kept } if Outgoing::is_legal }
-plain_struct! { Queue { messages, parts, bytes, left, hurried, asks } }
+plain_struct! { Queue {
+    messages,
+    parts,
+    bytes,
+    weight,
+    window,
+    left,
+    left_bytes,
+    hurried,
+    asks
+} }
 plain_struct! { Kept { 0: bytes } }
 
 /// The incoming half of a window.
@@ -170,8 +186,12 @@ impl Outgoing {
             return true;
         };
         let bytes: usize = kept.messages.iter().map(|message| message.0.len()).sum();
+        let left: usize = kept.messages.iter().take(kept.left).map(|it| it.0.len()).sum();
         let count = kept.messages.len();
-        bytes + kept.parts.len() == kept.bytes && kept.left <= count && kept.hurried <= count
+        let weight: usize = kept.messages.iter().map(|it| it.0.len().min(kept.window)).sum();
+        let counts_fit = kept.left <= count && kept.hurried <= count;
+        let bytes_fit = bytes.saturating_add(kept.parts.len()) == kept.bytes;
+        bytes_fit && weight == kept.weight && left == kept.left_bytes && counts_fit
     }
 
     /// Returns how many messages of the session were accepted so far.
@@ -200,20 +220,40 @@ impl Outgoing {
     }
 
     /// Returns whether so many bytes more would be accepted: a message, or the next part of one.
-    pub fn has_room(&self, limits: Limits, length: usize) -> bool {
+    pub fn has_room(&self, window: Limits, windows: u32, length: usize) -> bool {
         let parts = self.kept.as_ref().map_or(0, |kept| kept.parts.len());
         let length = parts.saturating_add(length);
-        length <= MAX_MESSAGE as usize
-            && limits.allow(self.unacknowledged(), self.bytes() - parts, length)
+        if length > MAX_MESSAGE as usize {
+            return false;
+        }
+        let messages = self.unacknowledged();
+        if windows == 1 {
+            return window.allow(messages, self.bytes() - parts, length);
+        }
+        let (windows, bytes) = (windows as usize, window.bytes as usize);
+        messages < windows.saturating_mul(window.messages as usize)
+            && self.weight() + length.min(bytes) <= windows.saturating_mul(bytes)
+    }
+
+    /// Returns the bytes of the messages that are kept, of which each counts as one window at most.
+    pub fn weight(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.weight)
     }
 
     /// Accepts a message, or a part of one if there is more of it. It is kept until the peer has
-    /// acknowledged it.
+    /// acknowledged it. At most so many `windows` are kept: one, or more if messages may wait here
+    /// for room in the window. Of several, each message takes one at most.
     ///
     /// # Errors
     /// [`Full`]: the peer is asked for an acknowledgement; wait for it, and try again.
-    pub fn accept(&mut self, limits: Limits, bytes: &[u8], more: bool) -> Result<(), Full> {
-        if !self.has_room(limits, bytes.len()) {
+    pub fn accept(
+        &mut self,
+        window: Limits,
+        windows: u32,
+        bytes: &[u8],
+        more: bool,
+    ) -> Result<(), Full> {
+        if !self.has_room(window, windows, bytes.len()) {
             self.flush();
             return Err(Full);
         }
@@ -223,17 +263,15 @@ impl Outgoing {
             kept.parts.extend_from_slice(bytes);
             return Ok(());
         }
-        let message = if kept.parts.is_empty() {
+        let message: Box<[u8]> = if kept.parts.is_empty() {
             bytes.into()
         } else {
             kept.parts.extend_from_slice(bytes);
             core::mem::take(&mut kept.parts).into_boxed_slice()
         };
+        kept.window = window.bytes as usize;
+        kept.weight += message.len().min(kept.window);
         kept.messages.push_back(Kept(message));
-        // The peer may wait with its acknowledgement as long as it thinks there is room.
-        if kept.messages.len() >= limits.messages as usize || kept.bytes >= limits.bytes as usize {
-            kept.hurried = kept.messages.len();
-        }
         Ok(())
     }
 
@@ -253,11 +291,24 @@ impl Outgoing {
         self.kept.as_mut().is_some_and(|kept| core::mem::take(&mut kept.asks))
     }
 
-    /// Returns the next message that leaves on the present link; `None` if all have left.
-    pub fn depart(&mut self) -> Option<Departure<'_>> {
+    /// Returns the next message that leaves on the present link, within the window; `None` if all
+    /// have left, or if the next one must wait for an acknowledgement.
+    pub fn depart(&mut self, window: Limits) -> Option<Departure<'_>> {
         let kept = self.kept.as_mut()?;
         let message = kept.messages.get(kept.left)?;
+        if !window.allow(kept.left, kept.left_bytes, message.0.len()) {
+            // The peer may wait with its acknowledgement as long as it thinks there is room.
+            if kept.hurried < kept.left {
+                (kept.hurried, kept.asks) = (kept.left, true);
+            }
+            return None;
+        }
         kept.left += 1;
+        kept.left_bytes += message.0.len();
+        let next = kept.messages.get(kept.left).map_or(1, |next| next.0.len());
+        if !window.allow(kept.left, kept.left_bytes, next) {
+            kept.hurried = kept.hurried.max(kept.left);
+        }
         Some(Departure { bytes: &message.0, hurried: kept.hurried == kept.left })
     }
 
@@ -287,9 +338,12 @@ impl Outgoing {
         };
         for message in kept.messages.drain(..count.min(kept.messages.len())) {
             kept.bytes -= message.0.len();
+            kept.weight -= message.0.len().min(kept.window);
+            if kept.left > 0 {
+                (kept.left, kept.left_bytes) = (kept.left - 1, kept.left_bytes - message.0.len());
+            }
             self.acknowledged += 1;
         }
-        kept.left = kept.left.saturating_sub(count);
         kept.hurried = kept.hurried.saturating_sub(count);
         if kept.messages.is_empty() && kept.parts.is_empty() {
             self.kept = None;
@@ -312,6 +366,7 @@ impl Outgoing {
             return Ok(0);
         };
         kept.left = kept.messages.len() - again;
+        kept.left_bytes = kept.messages.iter().take(kept.left).map(|it| it.0.len()).sum();
         kept.asks = (1..=kept.left).contains(&kept.hurried);
         Ok(again)
     }
@@ -325,6 +380,11 @@ impl Incoming {
     /// Returns how many whole messages of the session were received.
     pub const fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Returns how many messages were received and not taken, and their bytes.
+    pub const fn untaken(&self) -> (usize, usize) {
+        (self.untaken as usize, (self.bytes - self.bytes_taken) as usize)
     }
 
     /// Returns how many messages were received and are not acknowledged.
@@ -365,6 +425,12 @@ impl Incoming {
             let length = u32::try_from(length).unwrap_or(u32::MAX);
             self.bytes_taken = self.bytes_taken.saturating_add(length).min(self.bytes);
         }
+    }
+
+    /// Notes that the application has taken all messages that have arrived.
+    pub fn take_all(&mut self) {
+        self.untold = self.untold.saturating_add(core::mem::take(&mut self.untaken));
+        self.bytes_taken = self.bytes;
     }
 
     /// Returns whether an acknowledgement is to go now, alone if need be.

@@ -13,11 +13,15 @@ impl Hub {
     #[cold]
     pub(super) fn count_frame(&mut self, link: u32) {
         let slot = self.slots.get(link);
-        let frame = slot.and_then(|slot| slot.peer.incomplete_frame());
-        self.frames.set(link, frame.map(|frame| (frame.since, frame.memory)));
+        let frame = slot.and_then(|slot| {
+            let frame = slot.peer.incomplete_frame()?;
+            Some(((slot.peer.is_established(), frame.since), frame.memory))
+        });
+        self.frames.set(link, frame);
     }
 
-    /// Ends the links with the oldest incomplete frames until the others fit into the memory.
+    /// Ends the links with the oldest incomplete frames until the others fit into the memory: first
+    /// those that have not logged in, so that strangers end no session.
     #[cold]
     pub(super) fn make_room(&mut self, now: Time) {
         while let Some(link) = self.frames.must_give_way() {

@@ -1,9 +1,9 @@
-//! Whom a message from outside reaches.
+//! Which links there are, and whom a message from outside reaches.
 
 use alloc::vec::Vec;
 
-use super::Hub;
 use super::sessions::Session;
+use super::{Hub, Presence, Presences};
 
 /// The reason why a message cannot be sent on a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -12,11 +12,31 @@ pub enum Unsendable {
     Gone,
     /// Its codec cannot carry the message as it is: it is too long, or no line.
     Unfit,
-    /// Another message is being sent there, of which a part has left. Try again.
+    /// Another message is being sent there, of which a part has left, or too much waits for the
+    /// peer's acknowledgement. Try again.
     Busy,
 }
 
 impl Hub {
+    /// Returns the presence of a link. A link that has ended is available until the
+    /// outputs have been polled and another input comes.
+    pub fn presence(&self, link: u32) -> Option<Presence<'_>> {
+        let slot = self.slots.get(link)?;
+        Some(Presence::of(link, slot, &self.sessions, &self.granted))
+    }
+
+    /// Searches at most `limit` numbers from `from` upwards for established links. Numbers without
+    /// a link count too.
+    pub fn presences(&self, from: u32, limit: usize) -> Presences<'_> {
+        Presences::new(self.slots.scan(from, limit), &self.sessions, &self.granted)
+    }
+
+    /// Returns the established link that carries this session.
+    pub fn find(&self, session: u64) -> Option<u32> {
+        let link = self.sessions.find(session)?.link();
+        self.slots.get(link)?.peer.is_established().then_some(link)
+    }
+
     /// Returns the established links that carry the sessions of an identity, claimed or proved.
     pub fn links_of(&self, identity: &str) -> Vec<u32> {
         let is_same = |place| {
@@ -28,7 +48,8 @@ impl Hub {
     }
 
     /// Returns whether a message can be sent on a link now as it is: the link is established, its
-    /// codec carries the message, and no other is being sent there.
+    /// codec carries the message, no other is being sent there, and it may be kept until it is
+    /// acknowledged.
     pub fn can_send(&self, link: u32, message: &[u8]) -> Result<(), Unsendable> {
         let slot = self.slots.get(link).filter(|slot| slot.peer.is_established());
         let slot = slot.ok_or(Unsendable::Gone)?;
@@ -36,7 +57,8 @@ impl Hub {
         if !settings.codec.carries(message) {
             return Err(Unsendable::Unfit);
         }
-        if slot.peer.is_within_message() { Err(Unsendable::Busy) } else { Ok(()) }
+        let has_room = slot.peer.has_room(message.len());
+        if !has_room || slot.peer.is_within_message() { Err(Unsendable::Busy) } else { Ok(()) }
     }
 
     /// Whether the session with this number is here, or waits for its epoch.

@@ -709,6 +709,23 @@ fn sealed_records_share_the_memory_of_incomplete_frames_in_the_handshake_too() {
 }
 
 #[test]
+fn strangers_give_way_before_a_session_with_an_older_frame() {
+    let mut hub = with_frame_memory(Policy::default(), 100_000);
+    open(&mut hub, 0, 0);
+    for link in 1..20 {
+        hub.handle(Time::ZERO, World::Opened { link, listener: 0, address: ADDRESS });
+    }
+    drain(&mut hub);
+    assert_eq!(feed(&mut hub, 1, 0, &[b'x'; 16_000]), []);
+    let hold_all = |hub: &mut Driver<Hub>| -> Vec<u32> {
+        let ended = (1..20).flat_map(|link| hold(hub, 1 + u64::from(link), link, 16_000));
+        ended.map(|(link, _)| link).collect()
+    };
+    assert_eq!(hold_all(&mut hub), (1..15).collect::<Vec<_>>(), "the session is not among them");
+    assert_eq!(feed(&mut hub, 30, 0, b" and complete\n"), []);
+}
+
+#[test]
 fn a_frame_that_exceeds_the_memory_alone_gives_way_itself() {
     let mut hub = with_frame_memory(Policy::default(), 10_000);
     open(&mut hub, 0, 0);

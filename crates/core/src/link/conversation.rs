@@ -211,7 +211,7 @@ impl Conversation {
                 self.report_received(BeatKind::Pong, beat, context, out);
             }
             Frame::Data { bytes, more, kind, rider } => {
-                self.handle_data(now, (bytes, more, kind, rider), context, out);
+                self.handle_data(now, (bytes, more, kind, rider), out);
             }
             Frame::Ack { taken, hurried } => self.handle_ack(now, taken, hurried, out),
             Frame::Retune(policy) => self.handle_retune(now, policy, context, out),

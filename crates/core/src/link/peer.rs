@@ -442,7 +442,7 @@ impl Peer {
             self.decoder.count_from(self.conversation.liveness.silent_since());
         }
         self.conversation.answer_pings(now, context, out);
-        let _ = self.conversation.acknowledge(now, out);
+        self.conversation.take_and_acknowledge(now, context, out);
         Decoded::All
     }
 

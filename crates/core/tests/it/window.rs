@@ -45,7 +45,7 @@ impl End {
     fn run(&mut self, limits: Limits, wire: &mut VecDeque<Frame>) {
         loop {
             let ack = self.incoming.news();
-            let Some(message) = self.outgoing.depart() else {
+            let Some(message) = self.outgoing.depart(limits) else {
                 break;
             };
             wire.push_back(Frame::Data {
@@ -105,7 +105,7 @@ impl End {
     }
 
     fn offer(&mut self, limits: Limits, bytes: Vec<u8>) -> bool {
-        let is_accepted = self.outgoing.accept(limits, &bytes, false).is_ok();
+        let is_accepted = self.outgoing.accept(limits, 1, &bytes, false).is_ok();
         if is_accepted {
             self.accepted.push(bytes);
         }
@@ -286,9 +286,9 @@ fn a_message_longer_than_the_window_goes_alone() {
 fn what_cannot_be_is_refused() {
     let limits = Limits { messages: 2, bytes: 10 };
     let mut outgoing = Outgoing::default();
-    outgoing.accept(limits, b"one", false).unwrap();
+    outgoing.accept(limits, 1, b"one", false).unwrap();
     assert_eq!(outgoing.acknowledge(1), Err(Illegal::Acknowledgement), "it has not left");
-    assert!(outgoing.depart().is_some());
+    assert!(outgoing.depart(limits).is_some());
     assert_eq!(outgoing.acknowledge(2), Err(Illegal::Acknowledgement));
     assert_eq!(outgoing.resume(2), Err(Illegal::Acknowledgement));
     assert_eq!(outgoing.acknowledge(1), Ok(1));
@@ -305,7 +305,7 @@ fn what_cannot_be_is_refused() {
 #[test]
 fn a_message_does_not_show_in_debug_output() {
     let mut outgoing = Outgoing::default();
-    outgoing.accept(Limits { messages: 1, bytes: 10 }, b"secret", false).unwrap();
+    outgoing.accept(Limits { messages: 1, bytes: 10 }, 1, b"secret", false).unwrap();
     let shown = format!("{outgoing:?}");
     assert!(shown.contains("6 bytes") && !shown.contains("115"), "{shown}");
 }

@@ -77,7 +77,7 @@ impl Conversation {
                 }));
                 let largest = u16::try_from(welcome.largest_data).unwrap_or(u16::MAX);
                 self.piece = self.piece.min(largest);
-                self.open_window(welcome.windows);
+                self.open_window(welcome.windows, true);
                 self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
                 self.establish(now, key, None, context, out);
             }
@@ -118,7 +118,7 @@ impl Conversation {
         }));
         self.policy = settings.limits.grant(hello.asks, settings.policy);
         let window = settings.window.filter(|_| hello.capabilities & WINDOWS != 0);
-        self.open_window(window.map(|window| window.limits));
+        self.open_window(window.map(|window| window.limits), false);
         self.request_admission(now, hello.account, hello.token, None, context, out);
     }
 

@@ -13,21 +13,46 @@ use crate::time::Time;
 use crate::window::{Full, Illegal, Incoming, Limits, MAX_MESSAGE, Outgoing};
 use crate::wire::{DataKind, Frame, Malformed, Rider};
 
+/// How many windows an accepting end keeps, which answers what it gets: the answers to what it has
+/// taken, those to what is on its way when it stops to take, and what others send. A connecting end
+/// waits for room in one.
+const ANSWERING: u32 = 3;
+
 /// The window of a session that has one.
 #[derive(Debug)]
 pub(super) struct Window {
     limits: Limits,
+    /// How many windows are kept at most, with what waits for room in one.
+    windows: u32,
     outgoing: Outgoing,
     incoming: Incoming,
     /// The length so far of the message that arrives in pieces.
     partial: u32,
 }
 
-plain_struct! { Window { limits, outgoing, incoming, partial } if Window::is_legal }
+plain_struct! { Window { limits, windows, outgoing, incoming, partial } if Window::is_legal }
 
 impl Window {
     fn is_legal(&self) -> bool {
         self.limits.is_legal() && self.partial <= MAX_MESSAGE
+    }
+
+    /// Takes what has arrived, where the arrival is enough. An accepting end waits with it while the
+    /// peer does not take what it gets: a peer that is answered then slows down, before its answers
+    /// find the queue full. A connecting end does not, or both would wait for each other.
+    fn take_at_once(&mut self) {
+        let Limits { messages, bytes } = self.limits;
+        let (kept, (untaken, untaken_bytes)) =
+            (self.outgoing.unacknowledged(), self.incoming.untaken());
+        let weight = self.outgoing.weight() + untaken_bytes.min(bytes as usize);
+        let is_little =
+            kept + untaken <= messages.div_ceil(2) as usize && weight <= bytes as usize / 2;
+        if self.windows == 1 || kept == 0 || is_little {
+            self.incoming.take_all();
+        } else if untaken > 0 {
+            // It is taken once the peer has acknowledged what it got.
+            self.outgoing.flush();
+        }
     }
 
     /// Takes an acknowledgement that arrived; returns whether it frees anything.
@@ -61,12 +86,13 @@ impl From<Illegal> for Malformed {
 
 impl Conversation {
     /// Begins a session with a window of these limits, or without.
-    pub(super) fn open_window(&mut self, limits: Option<Limits>) {
+    pub(super) fn open_window(&mut self, limits: Option<Limits>, connects: bool) {
         let Some(limits) = limits else {
             return;
         };
         let (outgoing, incoming) = (Outgoing::default(), Incoming::default());
-        let window = Window { limits, outgoing, incoming, partial: 0 };
+        let windows = if connects { 1 } else { ANSWERING };
+        let window = Window { limits, windows, outgoing, incoming, partial: 0 };
         self.aside.get_or_insert_default().window = Some(window);
     }
 
@@ -98,7 +124,7 @@ impl Conversation {
 
     /// Returns whether a message of this length may be sent now.
     pub(in crate::link) fn has_room(&self, length: usize) -> bool {
-        self.window().is_none_or(|it| it.outgoing.has_room(it.limits, length))
+        self.window().is_none_or(|it| it.outgoing.has_room(it.limits, 1, length))
     }
 
     /// Keeps a message or a part of it, and sends it once it is whole.
@@ -109,17 +135,27 @@ impl Conversation {
         kind: DataKind,
         out: &mut Writer<'_>,
     ) -> Result<(), Full> {
+        if let Some(window) = self.window_mut() {
+            window.outgoing.accept(window.limits, window.windows, bytes, more)?;
+        }
+        self.send_kept(kind, out);
+        Ok(())
+    }
+
+    /// Sends what is kept and has room in the window. Returns whether anything was sent.
+    fn send_kept(&mut self, kind: DataKind, out: &mut Writer<'_>) -> bool {
         let (codec, piece) = (self.codec, self.piece());
         let Some(Window { limits, outgoing, incoming, .. }) = self.window_mut() else {
-            return Ok(());
+            return false;
         };
-        outgoing.accept(*limits, bytes, more)?;
-        while let Some(departure) = outgoing.depart() {
+        let mut has_sent = false;
+        while let Some(departure) = outgoing.depart(*limits) {
             let rider = Rider { taken: incoming.news(), hurried: departure.hurried };
             incoming.told();
             send_pieces(codec, piece, (departure.bytes, false), kind, rider, out);
+            has_sent = true;
         }
-        Ok(())
+        has_sent
     }
 
     /// Returns the acknowledgement that rides on what is sent now, which counts as told.
@@ -147,6 +183,9 @@ impl Conversation {
             Ok(frees) => {
                 if frees {
                     out.event(Event::Acknowledged);
+                    if self.send_kept(DataKind::default(), out) {
+                        self.record_sent(now, Lane::Data);
+                    }
                 }
                 true
             }
@@ -163,11 +202,8 @@ impl Conversation {
         &mut self,
         now: Time,
         (bytes, more, kind, rider): (&[u8], bool, DataKind, Rider),
-        context: &Context<'_>,
         out: &mut Writer<'_>,
     ) {
-        let windows = context.settings.window;
-        let takes_at_once = windows.is_some_and(|it| it.takes == Takes::AtOnce);
         let Some(window) = self.window_mut() else {
             if rider != Rider::NONE {
                 let _ = self.end(now, Cause::Protocol(Malformed::OutOfPlace), out);
@@ -175,13 +211,9 @@ impl Conversation {
             }
             return out.data(bytes, more, kind);
         };
-        let length = window.partial as usize + bytes.len();
         if let Err(malformed) = window.receive(bytes.len(), more, rider.hurried) {
             let _ = self.end(now, Cause::Protocol(malformed), out);
             return;
-        }
-        if !more && takes_at_once {
-            window.incoming.take(length);
         }
         if self.note_taken(now, rider.taken, out) {
             out.data(bytes, more, kind);
@@ -230,6 +262,22 @@ impl Conversation {
     pub(in crate::link) fn progress(&self) -> Option<(u64, u64)> {
         let outgoing = &self.window()?.outgoing;
         Some((outgoing.sent(), outgoing.acknowledged()))
+    }
+
+    /// Takes what has arrived, where that is enough, and acknowledges it if that must not wait.
+    #[inline]
+    pub(in crate::link) fn take_and_acknowledge(
+        &mut self,
+        now: Time,
+        context: &Context<'_>,
+        out: &mut Writer<'_>,
+    ) {
+        if let Some(window) = self.window_mut() {
+            if context.settings.window.is_some_and(|windows| windows.takes == Takes::AtOnce) {
+                window.take_at_once();
+            }
+            let _ = self.acknowledge(now, out);
+        }
     }
 
     /// Sends an acknowledgement alone, if one must not wait for a ride.

@@ -278,12 +278,76 @@ fn a_peer_that_takes_nothing_fills_the_window_and_no_more() {
         pair.carry(now, 1 - end, 0);
         assert!(pair.0[end].link.has_room(90), "half of the window is free");
     }
-    // A gateway that sends nevertheless ends the link; so no memory is held for a slow client.
+    // A gateway that answers nevertheless keeps three windows, of which one leaves, and then ends
+    // the link; so no memory is held for a slow client.
     let gateway = &mut pair.0[GATEWAY];
-    let send = Command::Send { bytes: &[0; 101], more: false, kind: DataKind::Eleven };
-    gateway.handle(now, World::Command(send));
+    let [full, more] = [&[0; 50][..], b"x"].map(|bytes| Command::Send {
+        bytes,
+        more: false,
+        kind: DataKind::Eleven,
+    });
+    for _ in 0..5 {
+        gateway.handle(now, World::Command(full));
+    }
+    assert_eq!((gateway.left, gateway.kept().0), (None, 255));
+    assert_eq!(gateway.lanes[1].len(), 1, "what leaves stays within the window");
+    gateway.handle(now, World::Command(full));
     assert_eq!(gateway.left, Some(Cause::SlowConsumer));
     assert_eq!(gateway.link.peer.kept_bytes(), 0, "nothing is kept any more");
+    gateway.handle(now, World::Command(more));
+}
+
+/// A gateway that answers at once, and a client that sends as long as there is room: neither end
+/// keeps more than it may, however slowly the client takes the answers.
+#[test]
+fn whoever_is_answered_slows_down_before_its_answers_find_the_queue_full() {
+    for seed in 0..400 {
+        let mut random = Random::new(seed);
+        let limits = Limits {
+            messages: 1 + random.below(20) as u32,
+            bytes: 1 + random.below(20_000) as u32,
+        };
+        let mut pair = Pair::new(limits, [Takes::ByCommand, Takes::AtOnce]);
+        let now = Time::from_millis(10);
+        let mut answered = 0;
+        let mut answer = |pair: &mut Pair| {
+            let gateway = &mut pair.0[GATEWAY];
+            while let Some(bytes) = gateway.received.get(answered).cloned() {
+                answered += 1;
+                gateway.sent.push(bytes.clone());
+                let send = Command::Send { bytes: &bytes, more: false, kind: DataKind::Eleven };
+                gateway.handle(now, World::Command(send));
+                assert_eq!(gateway.left, None, "seed {seed}");
+            }
+        };
+        let slowness = 1 + random.below(8);
+        for step in 0..400 {
+            match random.below(3 + slowness) {
+                0 => pair.0[CLIENT].take(now),
+                1 => {
+                    // Several times at once, as after a stall.
+                    for _ in 0..random.below(30) {
+                        let most = u64::from(limits.bytes) * [1, 1, 1, 3][step % 4] / 2;
+                        let message = vec![step as u8; random.below(1 + most) as usize];
+                        pair.0[CLIENT].send(now, &message, 20_000);
+                    }
+                }
+                _ => {
+                    let end = random.below(2) as usize;
+                    for _ in 0..1 + random.below(20) {
+                        pair.carry(now, end, random.below(2) as usize);
+                    }
+                    answer(&mut pair);
+                }
+            }
+            assert_eq!(pair.0[CLIENT].left, None, "seed {seed}: more than the window");
+        }
+        for _ in 0..1_000 {
+            pair.settle(now);
+            answer(&mut pair);
+        }
+        assert_eq!(pair.0[CLIENT].sent, pair.0[CLIENT].received, "seed {seed}");
+    }
 }
 
 #[test]

@@ -977,9 +977,9 @@ fn send(peer: &mut Peer, bytes: &[u8], lane: link::Lane) {
     peer.push_down(bytes, lane);
 }
 
-/// An incomplete frame: peer, the time from which the frame's time counts, and the least and the
-/// most memory that it takes.
-type Incomplete = (usize, Time, RangeInclusive<usize>);
+/// An incomplete frame: peer, whether it has logged in and the time from which the frame's time
+/// counts, and the least and the most memory that it takes.
+type Incomplete = (usize, (bool, Time), RangeInclusive<usize>);
 
 /// Returns the incomplete frames of one hub.
 fn fronts(peers: &[Peer], homes: &[usize], home: usize) -> Vec<Incomplete> {
@@ -987,14 +987,17 @@ fn fronts(peers: &[Peer], homes: &[usize], home: usize) -> Vec<Incomplete> {
     for (index, peer) in peers.iter().enumerate() {
         let is_here = peer.number.is_some_and(|link| homes[link as usize] == home);
         let model = peer.gateway_model.as_ref().filter(|model| is_here && model.is_open());
-        if let Some((since, memory)) = model.and_then(|model| model.held_frame()) {
-            held.push((index, since, memory));
+        if let Some(model) = model
+            && let Some((since, memory)) = model.held_frame()
+        {
+            held.push((index, (model.is_established(), since), memory));
         }
     }
     held
 }
 
-/// Checks that a link which gave way had the oldest frame, and that the memory of all frames can
+/// Checks that a link which gave way had the oldest frame, those first that have not logged in, and
+/// that the memory of all frames can
 /// have been beyond `limit`.
 fn check_oldest(index: usize, limit: usize, held: &[Incomplete]) {
     let oldest = held.iter().map(|(_, since, _)| *since).min();

@@ -78,7 +78,7 @@ fn bans_that_were_answered_survive_a_kill_and_those_that_have_ended_are_gone() {
         bans.lift(&first);
         assert!(write(&store, &bans, &[first]));
         bans.set(std::slice::from_ref(&second), HOUR.times(2)).unwrap();
-        assert!(write(&store, &bans, &[second.clone()]));
+        assert!(write(&store, &bans, std::slice::from_ref(&second)));
         bans.set(std::slice::from_ref(&third), Span::ZERO).unwrap();
         assert!(write(&store, &bans, &[third]));
         let kept = after_a_kill(&directory);
