@@ -37,9 +37,9 @@ impl Window {
         self.limits.is_legal() && self.partial <= MAX_MESSAGE
     }
 
-    /// Takes what has arrived, where the arrival is enough. An accepting end waits with it while the
-    /// peer does not take what it gets: a peer that is answered then slows down, before its answers
-    /// find the queue full. A connecting end does not, or both would wait for each other.
+    /// Takes what has arrived, where the arrival is enough. An accepting end waits with it while
+    /// the peer does not take what it gets: a peer that is answered then slows down, before its
+    /// answers find the queue full. A connecting end does not, or both would wait for each other.
     fn take_at_once(&mut self) {
         let Limits { messages, bytes } = self.limits;
         let (kept, (untaken, untaken_bytes)) =
