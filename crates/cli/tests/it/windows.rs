@@ -1,10 +1,10 @@
 //! Tests of sessions with a window: the gateway with the client library.
 
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use serde_json::Value;
-use systole_client::{Client, CloseReason, Event, Options};
+use systole_client::{Client, Event, Options};
 use tokio::sync::mpsc as commands;
 
 use crate::gateway::{Gateway, unhurried, wait};
@@ -18,8 +18,8 @@ enum Ask {
     Take(usize),
     /// Send this many messages, flush, and take those that come back.
     Flush(usize),
-    /// Say how the link ended, then close.
-    End,
+    /// Send this many messages, whatever comes back.
+    Send(usize),
 }
 
 /// A client in a thread of its own, which takes only the messages that it is asked to take.
@@ -58,6 +58,7 @@ async fn run(
     answers: mpsc::Sender<String>,
 ) {
     let client = Client::connect(address, options).await.expect("it is welcome");
+    let client = Arc::new(client);
     while let Some(ask) = asks.recv().await {
         match ask {
             Ask::Take(count) => {
@@ -77,13 +78,13 @@ async fn run(
                 let in_order = (0..count).map(|number| number.to_string().into_bytes()).eq(back);
                 let _ = answers.send(format!("{flushed:?} {in_order}"));
             }
-            Ask::End => {
-                while let Some(event) = client.next_event().await {
-                    if let Event::Lost { verdict, .. } = event {
-                        let _ = answers.send(verdict.cause.to_string());
+            Ask::Send(count) => {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    for number in 0..count {
+                        client.send(number.to_string().as_bytes()).await.expect("connected");
                     }
-                }
-                let _ = client.close(CloseReason::Done).await;
+                });
             }
         }
     }
@@ -115,7 +116,7 @@ fn send(gateway: &Gateway, message: &str) -> bool {
 }
 
 #[test]
-fn a_session_ends_as_a_slow_consumer_only_when_its_window_is_full() {
+fn a_session_whose_window_is_full_is_busy_until_its_client_takes() {
     let gateway = gateway("windows-slow");
     let slow = Slow::start(&gateway, "slow");
     gateway.sessions("&identity=slow", 1);
@@ -132,15 +133,28 @@ fn a_session_ends_as_a_slow_consumer_only_when_its_window_is_full() {
         });
     }
     (0..WINDOW).for_each(|_| assert!(send(&gateway, "untaken")));
+    let answer: Value = gateway.ask("POST /api/v1/identities/slow/send", "too much");
+    assert_eq!((&answer["queued"], &answer["busy"]), (&0.into(), &1.into()), "{answer}");
     assert_eq!(gateway.get("/api/v1/presence/slow")["state"], "online");
-    send(&gateway, "too much");
-    slow.ask(Ask::End);
-    let last = wait("the end", || {
-        let presence = gateway.get("/api/v1/presence/slow");
-        (presence["state"] == "offline").then(|| presence["last"].clone())
-    });
-    assert_eq!(last["cause"], "slow_consumer");
-    assert!(slow.answer().contains("slow"));
+    slow.ask(Ask::Take(WINDOW));
+    (0..WINDOW).for_each(|_| assert_eq!(slow.answer(), "untaken"));
+    wait("room", || send(&gateway, "now").then_some(()));
+    slow.ask(Ask::Take(1));
+    assert_eq!(slow.answer(), "now");
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answers_comes_to_a_stop_itself() {
+    let gateway = gateway("windows-stop");
+    let slow = Slow::start(&gateway, "slow");
+    gateway.sessions("&identity=slow", 1);
+    slow.ask(Ask::Send(1_000));
+    // The window of answers is full, and so is the client's own.
+    wait("the windows", || (gateway.metric("systole_window_bytes") >= WINDOW as f64).then_some(()));
+    assert_eq!(gateway.get("/api/v1/presence/slow")["state"], "online");
+    slow.ask(Ask::Take(1_000));
+    (0..1_000).for_each(|number: u32| assert_eq!(slow.answer(), number.to_string()));
+    assert_eq!(gateway.get("/api/v1/presence/slow")["state"], "online");
 }
 
 #[test]
