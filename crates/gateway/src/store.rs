@@ -31,7 +31,6 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
@@ -47,7 +46,9 @@ pub use error::StoreError;
 pub(crate) use inbox::Question;
 pub use left_behind::{LeftBehind, Lost};
 pub(crate) use probe::probe;
-pub use reading::Page;
+#[cfg(test)]
+pub(crate) use reading::LEFT_AT_ONCE;
+pub use reading::{Page, Wanted};
 pub use rows::{Counts, Entry, Noted, Owing};
 
 use crate::bans::Unwritten;
@@ -286,20 +287,20 @@ impl Store {
     /// Returns at most `limit` entries of a receiver after the one numbered `after`, in order;
     /// `None` if the database fails. Blocks until the store has answered.
     pub fn waiting(&self, receiver: &str, after: u64, limit: usize) -> Option<Vec<Entry>> {
-        let (receiver, numbers) = (receiver.into(), after..=u64::MAX);
-        self.ask(|reply| Question::Waiting { receiver, key: None, numbers, limit, reply })
+        let receiver = receiver.into();
+        self.ask(|reply| Question::Waiting { receiver, after, limit, reply })
     }
 
-    /// Returns those of one key after the first of `numbers`, up to the last.
-    pub(crate) fn waiting_of(
+    /// Returns the entries of each of these keys up to a number; of the first keys only, at least
+    /// of one, if there are many.
+    pub(crate) fn left(
         &self,
         receiver: &str,
-        key: &str,
-        numbers: RangeInclusive<u64>,
-        limit: usize,
-    ) -> Option<Vec<Entry>> {
-        let (receiver, key) = (receiver.into(), Some(key.into()));
-        self.ask(|reply| Question::Waiting { receiver, key, numbers, limit, reply })
+        wanted: Vec<Wanted>,
+        up_to: u64,
+    ) -> Option<Vec<Vec<Entry>>> {
+        let receiver = receiver.into();
+        self.ask(|reply| Question::Left { receiver, wanted, up_to, reply })
     }
 
     /// Returns the next entries of a receiver, of keys that are not put aside.

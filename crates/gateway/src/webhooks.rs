@@ -10,12 +10,14 @@ pub(crate) mod fixture;
 mod http;
 mod names;
 mod sender;
+#[cfg(test)]
+mod shelf;
 mod signature;
 
 use systole_core::Span;
 use ureq::http::Uri;
 
-pub use courier::{Courier, Outcome, Parcel, Settled, Wanted};
+pub use courier::{Courier, Outcome, Parcel, Settled};
 pub(crate) use http::{agent, check_url, look_up, post};
 pub(crate) use sender::{Sender, SenderStatus};
 pub use signature::sign;

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::ops::RangeInclusive;
 use std::sync::mpsc::SyncSender;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,7 +11,7 @@ use systole_core::Span;
 use tokio::sync::oneshot;
 
 use super::aside::{Aside, TakenBack};
-use super::reading::Page;
+use super::reading::{Page, Wanted};
 use super::rows::{Entry, Noted, Owing};
 use super::{NOTES, OWINGS};
 use crate::bans::Unwritten;
@@ -22,14 +21,14 @@ const NOTES_AT_ONCE: usize = 2_048;
 
 /// What somebody wants to know of the database.
 pub(crate) enum Question {
-    /// The entries of a receiver, or of one of its keys, after the first of these numbers and up to
-    /// the last.
-    Waiting {
+    /// The entries of a receiver after this number.
+    Waiting { receiver: Box<str>, after: u64, limit: usize, reply: SyncSender<Option<Vec<Entry>>> },
+    /// The entries of keys of a receiver up to this number.
+    Left {
         receiver: Box<str>,
-        key: Option<Box<str>>,
-        numbers: RangeInclusive<u64>,
-        limit: usize,
-        reply: SyncSender<Option<Vec<Entry>>>,
+        wanted: Vec<Wanted>,
+        up_to: u64,
+        reply: SyncSender<Option<Vec<Vec<Entry>>>>,
     },
     /// The next entries of a receiver, of keys that are not put aside.
     Page { receiver: Box<str>, after: u64, limit: usize, reply: SyncSender<Option<Page>> },

@@ -331,10 +331,14 @@ impl Keeper {
     /// Somebody who no longer waits for an answer gets none.
     fn answer(&mut self, question: Question) {
         match question {
-            Question::Waiting { receiver, key, numbers, limit, reply } => {
+            Question::Waiting { receiver, after, limit, reply } => {
                 let connection = self.database.connection();
-                let entries =
-                    reading::waiting(connection, &receiver, key.as_deref(), numbers, limit);
+                let entries = reading::waiting(connection, &receiver, after, limit);
+                let _ = reply.try_send(entries.ok());
+            }
+            Question::Left { receiver, wanted, up_to, reply } => {
+                let connection = self.database.connection();
+                let entries = reading::left(connection, &receiver, &wanted, up_to);
                 let _ = reply.try_send(entries.ok());
             }
             Question::Page { receiver, after, limit, reply } => {

@@ -1,11 +1,23 @@
 //! What is read from the store: the entries that wait for a receiver.
 
-use std::ops::RangeInclusive;
-
 use rusqlite::{Connection, params};
 
 use super::database::get;
 use super::rows::Entry;
+
+/// Number of entries of keys after which a question for more of them is answered: as long as a page.
+pub(crate) const LEFT_AT_ONCE: usize = 512;
+
+/// Entries of a key that are to be read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// The key.
+    pub key: Box<str>,
+    /// The number after which they stand.
+    pub after: u64,
+    /// How many are wanted at most.
+    pub limit: usize,
+}
 
 /// Entries that stand one after the other.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -44,34 +56,43 @@ pub(super) fn page(
     Ok(page)
 }
 
-/// Reads entries of a receiver, or of one of its keys, after the first of `numbers`.
+/// Reads entries of a receiver after a number, in order.
 pub(super) fn waiting(
     connection: &Connection,
     receiver: &str,
-    key: Option<&str>,
-    numbers: RangeInclusive<u64>,
+    after: u64,
     limit: usize,
 ) -> rusqlite::Result<Vec<Entry>> {
-    let select = match key {
-        None => {
-            "SELECT number, key, session, epoch, kind, at_ms, body, origin FROM entry
-            WHERE receiver = ?1 AND number > ?2 AND number <= ?3 ORDER BY number LIMIT ?4"
-        }
-        Some(_) => {
-            "SELECT number, key, session, epoch, kind, at_ms, body, origin FROM entry
-            WHERE receiver = ?1 AND number > ?2 AND number <= ?3 AND key = ?5
-            ORDER BY number LIMIT ?4"
-        }
-    };
+    let select = "SELECT number, key, session, epoch, kind, at_ms, body, origin FROM entry
+        WHERE receiver = ?1 AND number > ?2 ORDER BY number LIMIT ?3";
     let mut select = connection.prepare_cached(select)?;
-    let after = numbers.start().cast_signed();
-    let up_to = i64::try_from(*numbers.end()).unwrap_or(i64::MAX);
-    let limit = signed(limit);
-    let rows = match key {
-        None => select.query_map(params![receiver, after, up_to, limit], read_entry)?,
-        Some(key) => select.query_map(params![receiver, after, up_to, limit, key], read_entry)?,
-    };
-    rows.collect()
+    select.query_map(params![receiver, after.cast_signed(), signed(limit)], read_entry)?.collect()
+}
+
+/// Reads entries of keys of a receiver up to a number, in order for each key. Returns those of the
+/// first of the keys only, at least of one, if they have more than [`LEFT_AT_ONCE`].
+pub(super) fn left(
+    connection: &Connection,
+    receiver: &str,
+    wanted: &[Wanted],
+    up_to: u64,
+) -> rusqlite::Result<Vec<Vec<Entry>>> {
+    let select = "SELECT number, key, session, epoch, kind, at_ms, body, origin FROM entry
+        WHERE receiver = ?1 AND key = ?2 AND number > ?3 AND number <= ?4
+        ORDER BY number LIMIT ?5";
+    let mut select = connection.prepare_cached(select)?;
+    let up_to = i64::try_from(up_to).unwrap_or(i64::MAX);
+    let (mut left, mut count) = (Vec::new(), 0);
+    for Wanted { key, after, limit } in wanted {
+        if count >= LEFT_AT_ONCE {
+            break;
+        }
+        let row = params![receiver, key, after.cast_signed(), up_to, signed(*limit)];
+        let entries: Vec<_> = select.query_map(row, read_entry)?.collect::<Result<_, _>>()?;
+        count += entries.len();
+        left.push(entries);
+    }
+    Ok(left)
 }
 
 pub(super) fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {

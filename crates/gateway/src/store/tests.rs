@@ -582,6 +582,33 @@ fn keys_that_are_put_aside_are_passed_over_until_they_are_due() {
 }
 
 #[test]
+fn entries_of_many_keys_are_read_at_once_up_to_a_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let store = start(open(&settings).unwrap(), &settings);
+    // Of three identities in turn.
+    let each = LEFT_AT_ONCE as u64 + 10;
+    (1..=3 * each).for_each(|session| store.note(noted("join", session)));
+    store.flush();
+    let first = store.waiting("a", 0, 3).unwrap();
+    let wanted = |place: usize, after, limit| {
+        let key = first[place].key.clone();
+        Wanted { key, after, limit }
+    };
+    let read = |wanted: &[Wanted], up_to| {
+        let left = store.left("a", wanted.to_vec(), up_to).unwrap();
+        let sessions = |of_key: &Vec<Entry>| of_key.iter().map(|it| it.session).collect();
+        left.iter().map(sessions).collect::<Vec<Vec<u64>>>()
+    };
+    let some = [wanted(2, first[2].number, 2), wanted(0, 0, 9), wanted(1, 0, 1)];
+    let up_to = store.waiting("a", 0, 6).unwrap()[5].number;
+    assert_eq!(read(&some, up_to), [vec![6], vec![1, 4], vec![2]]);
+    let all = [wanted(0, 0, usize::MAX), wanted(1, 0, 1)];
+    let left = read(&all, u64::MAX);
+    assert_eq!((left.len(), left[0].len() as u64), (1, each), "the next key waits");
+}
+
+#[test]
 fn a_store_whose_file_is_replaced_promises_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());

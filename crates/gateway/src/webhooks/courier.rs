@@ -17,7 +17,6 @@ use systole_core::random::Random;
 
 use crate::store::Entry;
 
-pub use aside::Wanted;
 use turns::Turns;
 
 /// Maximum number of entries in hand, of at most some 2 KiB each.
@@ -113,6 +112,8 @@ pub struct Courier {
     left: BTreeMap<Box<str>, u64>,
     /// Of these, those with room for more of their entries.
     wanting: BTreeSet<Box<str>>,
+    /// The last of them whose entries were read: they take turns.
+    last_wanting: Box<str>,
 }
 
 #[derive(Debug)]
@@ -142,6 +143,7 @@ impl Courier {
             down_until: None,
             left: BTreeMap::new(),
             wanting: BTreeSet::new(),
+            last_wanting: "".into(),
         }
     }
 
@@ -156,14 +158,20 @@ impl Courier {
         if self.left.contains_key(&entry.key) {
             return;
         }
-        let of_address = self.of_address.get(&entry.origin).copied().unwrap_or(0);
-        let has_share = of_address >= self.share_of_address;
+        if let Some(Entry { key, .. }) = self.take_or_leave(now, entry) {
+            let last = self.keys.get(&key).and_then(|of_key| of_key.back().copied());
+            self.left.insert(key, last.unwrap_or(0));
+        }
+    }
+
+    /// Takes an entry, or returns it if it is to be left in the store.
+    fn take_or_leave(&mut self, now: Span, entry: Entry) -> Option<Entry> {
+        let has_share = self.has_share(&entry.origin);
+        let was_aside = self.aside.is_unread(&entry.key);
         match self.keys.get(&entry.key) {
-            Some(of_key) if has_share || of_key.len() >= SHARE => {
-                let last = of_key.back().copied();
-                self.left.insert(entry.key, last.unwrap_or(0));
-            }
-            None if has_share => {
+            Some(of_key) if of_key.len() >= SHARE => return Some(entry),
+            Some(_) if has_share || self.room() == 0 => return Some(entry),
+            None if has_share && !was_aside => {
                 let number = entry.number;
                 self.keys.insert(entry.key.clone(), VecDeque::from([number]));
                 self.hold(entry, 0, None);
@@ -172,6 +180,12 @@ impl Courier {
             }
             Some(_) | None => self.add(now, entry),
         }
+        None
+    }
+
+    /// Whether an address has its share in hand.
+    fn has_share(&self, origin: &str) -> bool {
+        self.of_address.get(origin).is_some_and(|count| *count >= self.share_of_address)
     }
 
     fn add(&mut self, now: Span, entry: Entry) {
@@ -335,7 +349,7 @@ impl Courier {
             Some(None) => {}
             None => drop(self.keys.remove(&entry.key)),
         }
-        self.want_more(&entry.key);
+        self.want_more(&entry);
     }
 
     /// Returns the rest after the `attempts`-th failure: twice that of the one before up to

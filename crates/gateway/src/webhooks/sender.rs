@@ -10,6 +10,7 @@ use ureq::Agent;
 
 use super::Receiver;
 use super::courier::{Courier, Outcome, Parcel, Settled};
+use super::errands::Errands;
 use super::http::{agent, post};
 use super::signature::sign;
 use crate::json::escape;
@@ -70,15 +71,7 @@ impl std::fmt::Debug for Shared {
 
 /// What the threads share.
 pub(super) struct Hands {
-    pub(super) courier: Courier,
-    /// The number of the last entry that was read, or passed over since its key is put aside.
-    pub(super) read_to: u64,
-    /// Whether there may be entries after that.
-    pub(super) may_have_more: bool,
-    /// Whether a thread asks the store for something.
-    pub(super) is_reading: bool,
-    /// When the store may be asked again, since it has failed.
-    pub(super) read_after: Span,
+    pub(super) errands: Errands,
     /// When the threads end.
     ends_at: Option<Span>,
     threads: usize,
@@ -100,11 +93,7 @@ impl Sender {
     ) -> io::Result<Sender> {
         let Receiver { concurrency, give_up_after, timeout, .. } = receiver;
         let hands = Hands {
-            courier: Courier::new(concurrency, give_up_after, seed),
-            read_to: 0,
-            may_have_more: true,
-            is_reading: false,
-            read_after: Span::ZERO,
+            errands: Errands::new(Courier::new(concurrency, give_up_after, seed)),
             ends_at: None,
             threads: concurrency,
             error: None,
@@ -126,7 +115,7 @@ impl Sender {
         let told = Arc::downgrade(&shared);
         store.when_written(Box::new(move || {
             if let Some(shared) = told.upgrade() {
-                shared.lock().may_have_more = true;
+                shared.lock().errands.has_more();
                 shared.more.notify_one();
             }
         }));
@@ -154,9 +143,9 @@ impl Sender {
         let hands = shared.lock();
         let now = shared.clock.monotonic();
         SenderStatus {
-            is_down: hands.courier.is_down(),
+            is_down: hands.errands.courier.is_down(),
             error: hands.error.clone(),
-            next_in: hands.courier.next_deadline().map(|at| at.less(now)),
+            next_in: hands.errands.courier.next_deadline().map(|at| at.less(now)),
             delivered: shared.delivered.get(),
             failures: shared.failures.get(),
             dead: shared.dead.get(),
@@ -183,17 +172,17 @@ impl Shared {
         let mut hands = self.lock();
         loop {
             let now = self.clock.monotonic();
-            if let Some(errand) = hands.errand(now) {
+            if let Some(errand) = hands.errands.begin(now) {
                 hands = self.run_errand(hands, errand);
-            } else if let Some(parcel) = hands.courier.next(now) {
+            } else if let Some(parcel) = hands.errands.courier.next(now) {
                 drop(hands);
                 let (outcome, error) = self.carry(&parcel);
                 self.finish(parcel.entry.number, outcome, error);
                 hands = self.lock();
             } else {
-                let is_idle = !hands.is_reading && !hands.may_have_more;
-                let next = hands.courier.next_deadline();
-                let ask = hands.asks_again_at(now);
+                let is_idle = hands.errands.is_idle();
+                let next = hands.errands.courier.next_deadline();
+                let ask = hands.errands.asks_again_at(now);
                 if hands.ends_at.is_some_and(|at| now >= at || (is_idle && next.is_none())) {
                     hands.threads -= 1;
                     return;
@@ -255,9 +244,9 @@ impl Shared {
         let error = error.map(|error| error.chars().take(LONGEST_ERROR).collect::<String>());
         let mut hands = self.lock();
         let now = self.clock.monotonic();
-        let was_down = hands.courier.is_down();
-        let settled = hands.courier.finish(now, number, outcome);
-        let is_down = hands.courier.is_down();
+        let was_down = hands.errands.courier.is_down();
+        let settled = hands.errands.courier.finish(now, number, outcome);
+        let is_down = hands.errands.courier.is_down();
         hands.error.clone_from(&error);
         drop(hands);
         let receiver = &self.receiver.name;
@@ -285,8 +274,8 @@ impl Shared {
         let now = self.clock.monotonic();
         let more = hands.dead_lines.admit(now);
         match &written {
-            Ok(()) => hands.courier.buried(now, entry.number),
-            Err(_) => hands.courier.not_buried(now, entry.number),
+            Ok(()) => hands.errands.courier.buried(now, entry.number),
+            Err(_) => hands.errands.courier.not_buried(now, entry.number),
         }
         drop(hands);
         let (receiver, file) = (&self.receiver.name, self.letters.path().display());

@@ -6,11 +6,12 @@
 //! its entries, and gives it back when its next attempt is due.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Bound::{Excluded, Included, Unbounded};
 
 use systole_core::Span;
 
 use super::{Courier, SHARE};
-use crate::store::{Aside, Entry, TakenBack};
+use crate::store::{Aside, Entry, TakenBack, Wanted};
 
 /// Maximum number of keys that are put aside at once: some milliseconds of the store.
 const AT_ONCE: usize = 512;
@@ -19,16 +20,8 @@ const AT_ONCE: usize = 512;
 /// room from those that were never tried; with fewer the store is asked more often.
 const BACK: usize = 64;
 
-/// Entries of a key that are to be read from the store.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Wanted {
-    /// The key.
-    pub key: Box<str>,
-    /// The number after which they stand.
-    pub after: u64,
-    /// How many are wanted at most.
-    pub limit: usize,
-}
+/// Maximum number of keys that were left of which more entries are read at once.
+const MORE_AT_ONCE: usize = 64;
 
 /// What a courier knows of the keys that are put aside.
 #[derive(Debug, Default)]
@@ -58,6 +51,11 @@ impl State {
         }
         self.back.insert(entry.number);
         Some((aside.attempts, (aside.attempts > 0).then_some(aside.first_at)))
+    }
+
+    /// Whether a key was taken back, and is not read yet.
+    pub(super) fn is_unread(&self, key: &str) -> bool {
+        self.unread.contains_key(key)
     }
 
     /// Says that an entry is under way.
@@ -127,39 +125,54 @@ impl Courier {
         }
     }
 
-    /// Returns entries to be read, of a key that has room for more of them.
-    pub fn wanted(&self) -> Option<Wanted> {
+    /// Returns entries to be read: the first ones of keys that were taken back, and more of keys
+    /// that have room for them. [`Courier::take_left`] follows.
+    pub fn wanted(&self) -> Vec<Wanted> {
         let wanted = |key: &str, after, limit| Wanted { key: key.into(), after, limit };
-        if let Some((key, aside)) = self.aside.unread.first_key_value() {
-            return Some(wanted(key, aside.number.saturating_sub(1), 1));
-        }
-        let key = self.wanting.first()?;
-        Some(wanted(key, *self.left.get(key)?, SHARE))
+        let unread = self.aside.unread.iter();
+        let unread = unread.map(|(key, aside)| wanted(key, aside.number.saturating_sub(1), 1));
+        let last = &*self.last_wanting;
+        let turns = self.wanting.range::<str, _>((Excluded(last), Unbounded));
+        let turns = turns.chain(self.wanting.range::<str, _>((Unbounded, Included(last))));
+        let more = turns.filter_map(|key| Some(wanted(key, *self.left.get(key)?, SHARE)));
+        unread.chain(more.take(MORE_AT_ONCE)).collect()
     }
 
-    /// Notes that an entry of a key was settled: if more of its entries were left, and there is
-    /// room for them, they are to be read.
-    pub(super) fn want_more(&mut self, key: &str) {
-        let of_key = self.keys.get(key).map_or(0, VecDeque::len);
-        if of_key <= SHARE / 2 && self.left.contains_key(key) {
-            self.wanting.insert(key.into());
+    /// Notes that an entry was settled: if more entries of its key were left, and there is room for
+    /// them, they are to be read. The last one of a key in hand always makes room for one.
+    pub(super) fn want_more(&mut self, settled: &Entry) {
+        let of_key = self.keys.get(&settled.key).map_or(0, VecDeque::len);
+        let has_room = of_key <= SHARE / 2 && self.room() > 0 && !self.has_share(&settled.origin);
+        if (of_key == 0 || has_room) && self.left.contains_key(&settled.key) {
+            self.wanting.insert(settled.key.clone());
         }
     }
 
-    /// Takes entries of a key that were left in the store, in order; `is_all` if no more of them
-    /// stand before what was taken last.
-    pub fn take_left(&mut self, now: Span, key: &str, entries: Vec<Entry>, is_all: bool) {
-        let last = entries.last().map(|entry| entry.number);
-        if is_all {
-            self.left.remove(key);
-        } else if let (Some(after), Some(last)) = (self.left.get_mut(key), last) {
-            *after = last;
+    /// Takes entries of the first of the keys that were wanted, in order. All stand before what was
+    /// taken last, and the store has no more of a key there if they are fewer than were wanted.
+    pub fn take_left(&mut self, now: Span, wanted: Vec<Wanted>, left: Vec<Vec<Entry>>) {
+        for (Wanted { key, limit, .. }, entries) in wanted.into_iter().zip(left) {
+            let is_all = entries.len() < limit;
+            if entries.is_empty() {
+                // A full store has removed what was put aside.
+                self.aside.unread.remove(&key);
+            }
+            if self.wanting.remove(&key) {
+                self.last_wanting.clone_from(&key);
+            }
+            let mut last = None;
+            let mut entries = entries.into_iter();
+            let is_left = entries.any(|entry| {
+                let number = entry.number;
+                let is_left = self.take_or_leave(now, entry).is_some();
+                last = (!is_left).then_some(number).or(last);
+                is_left
+            });
+            if is_all && !is_left {
+                self.left.remove(&key);
+            } else if let (Some(after), Some(last)) = (self.left.get_mut(&key), last) {
+                *after = last;
+            }
         }
-        if entries.is_empty() {
-            // A full store has removed what was put aside.
-            self.aside.unread.remove(key);
-        }
-        self.wanting.remove(key);
-        entries.into_iter().for_each(|entry| self.add(now, entry));
     }
 }

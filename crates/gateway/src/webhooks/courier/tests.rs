@@ -3,24 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::store::{Aside, TakenBack};
-
-fn entry(number: u64, key: u64) -> Entry {
-    Entry {
-        number,
-        key: key.to_string().into(),
-        session: number,
-        epoch: number,
-        kind: "leave".into(),
-        at_ms: 0,
-        body: "{}".into(),
-        origin: "".into(),
-    }
-}
-
-fn entry_of(origin: u64, number: u64, key: u64) -> Entry {
-    Entry { origin: format!("192.0.2.{origin}").into(), ..entry(number, key) }
-}
+use crate::webhooks::errands::Errands;
+use crate::webhooks::shelf::{Shelf, entry, entry_of};
 
 /// An entry of one of two addresses, or of none, whatever its key.
 fn mixed(number: u64, key: u64) -> Entry {
@@ -31,77 +15,6 @@ fn mixed(number: u64, key: u64) -> Entry {
 }
 
 const SECOND: Span = Span::from_secs(1);
-
-/// The store as a courier sees it: what waits, and what is put aside.
-#[derive(Default)]
-struct Shelf {
-    entries: BTreeMap<u64, Entry>,
-    of_key: BTreeMap<Box<str>, BTreeSet<u64>>,
-    aside: BTreeMap<Box<str>, Aside>,
-    aside_due: BTreeSet<(Span, Box<str>)>,
-    read_to: u64,
-    /// How often keys were put aside.
-    times_aside: usize,
-}
-
-impl Shelf {
-    fn add(&mut self, entry: Entry) {
-        self.of_key.entry(entry.key.clone()).or_default().insert(entry.number);
-        self.entries.insert(entry.number, entry);
-    }
-
-    fn remove(&mut self, number: u64) {
-        let entry = self.entries.remove(&number).unwrap();
-        self.of_key.get_mut(&entry.key).unwrap().remove(&number);
-    }
-
-    fn next_due(&self) -> Option<Span> {
-        self.aside_due.first().map(|(due, _)| *due)
-    }
-
-    /// Does for the courier what it asks for; `fails` says whether the store fails this time.
-    fn serve(&mut self, courier: &mut Courier, now: Span, fails: &mut impl FnMut() -> bool) {
-        loop {
-            let aside = courier.to_put_aside();
-            if !aside.is_empty() {
-                if fails() {
-                    return courier.are_not_aside(&aside);
-                }
-                self.times_aside += aside.len();
-                courier.are_aside(&aside);
-                for aside in aside {
-                    self.aside_due.insert((aside.due, aside.key.clone()));
-                    assert!(self.aside.insert(aside.key.clone(), aside).is_none());
-                }
-            } else if let Some(limit) = courier.wants_back(now) {
-                let mut keys = Vec::new();
-                while keys.len() < limit && self.next_due().is_some_and(|due| due <= now) {
-                    let (_, key) = self.aside_due.pop_first().unwrap();
-                    keys.push(self.aside.remove(&key).unwrap());
-                }
-                let next_due = self.next_due();
-                courier.take_back(TakenBack { keys, next_due });
-            } else if let Some(Wanted { key, after, limit }) = courier.wanted() {
-                let of_key = self.of_key.get(&key).into_iter().flatten().copied();
-                let page: Vec<_> = of_key
-                    .filter(|number| *number > after && *number <= self.read_to)
-                    .take(limit)
-                    .map(|number| self.entries[&number].clone())
-                    .collect();
-                let is_all = page.len() < limit;
-                courier.take_left(now, &key, page, is_all);
-            } else if courier.room() > WINDOW / 2 {
-                let page: Vec<_> = self.entries.range(self.read_to + 1..).take(512).collect();
-                let Some((last, _)) = page.last() else { return };
-                self.read_to = **last;
-                let to_read = page.into_iter().filter(|(_, it)| !self.aside.contains_key(&it.key));
-                to_read.for_each(|(_, entry)| courier.take(now, entry.clone()));
-            } else {
-                return;
-            }
-        }
-    }
-}
 
 /// The least rest after the `attempts`-th failure, as docs/webhooks.md has it.
 fn least_rest(attempts: u32, is_down: bool, asked_for: Option<Span>) -> Span {
@@ -168,9 +81,9 @@ fn run(seed: u64) -> usize {
     let mut chance = Random::new(seed);
     let concurrency = 1 + chance.below(6) as usize;
     let give_up_after = SECOND.times(1 + chance.below(600));
-    let mut courier = Courier::new(concurrency, give_up_after, seed);
+    let mut errands = Errands::new(Courier::new(concurrency, give_up_after, seed));
     // Some addresses have their share all the time.
-    courier.share_of_address = [SHARE_OF_ADDRESS, 1, 3][(seed % 3) as usize];
+    errands.courier.share_of_address = [SHARE_OF_ADDRESS, 1, 3][(seed % 3) as usize];
     let mut now = SECOND;
     // The model: for each key what it is still owed, in order; and what is under way.
     let mut owed: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
@@ -194,9 +107,9 @@ fn run(seed: u64) -> usize {
                 store.add(mixed(number, key));
             }
         }
-        store.serve(&mut courier, now, &mut fails);
+        store.serve(&mut errands, now, &mut fails);
         let limit = if failures >= 8 { 1 } else { concurrency };
-        tried.begin_all(&mut courier, now, limit, &owed);
+        tried.begin_all(&mut errands.courier, now, limit, &owed);
         let keys: Vec<u64> = tried.under_way.keys().copied().collect();
         for key in keys {
             if !is_ending && chance.below(3) == 0 {
@@ -207,7 +120,7 @@ fn run(seed: u64) -> usize {
             let is_failure = matches!(outcome, Outcome::Failed { .. });
             let counts = matches!(outcome, Outcome::Failed { alone: false, .. });
             failures = if counts { failures + 1 } else { 0 };
-            let settled = courier.finish(now, number, outcome);
+            let settled = errands.courier.finish(now, number, outcome);
             if let Outcome::Failed { retry_after, .. } = outcome {
                 tried
                     .rests_until
@@ -220,23 +133,23 @@ fn run(seed: u64) -> usize {
                 Outcome::Failed { .. } | Outcome::Rejected => {
                     assert_eq!(settled, Settled::Dead(mixed(number, key)), "seed {seed}");
                     if chance.below(4) == 0 {
-                        courier.not_buried(now, number);
+                        errands.courier.not_buried(now, number);
                         continue;
                     }
-                    courier.buried(now, number);
+                    errands.courier.buried(now, number);
                 }
             }
             if settled != Settled::Again {
                 assert_eq!(owed.get_mut(&key).unwrap().remove(0), number);
                 store.remove(number);
             }
-            assert_eq!(courier.is_down(), failures >= 8, "seed {seed}");
+            assert_eq!(errands.courier.is_down(), failures >= 8, "seed {seed}");
         }
     }
     let left: Vec<_> = owed.values().flatten().collect();
     assert!(left.is_empty(), "seed {seed} still owes {left:?}");
-    assert_eq!((courier.room(), courier.next_deadline()), (WINDOW, None));
-    assert!(courier.of_address.is_empty(), "seed {seed}");
+    assert_eq!((errands.courier.room(), errands.courier.next_deadline()), (WINDOW, None));
+    assert!(errands.courier.of_address.is_empty(), "seed {seed}");
     store.times_aside
 }
 
@@ -252,7 +165,7 @@ fn any_number_of_bad_identities_holds_up_no_other() {
     const BAD: u64 = 5_000;
     const EACH: u64 = 3;
     let give_up_after = SECOND.times(60);
-    let mut courier = Courier::new(4, give_up_after, 3);
+    let mut errands = Errands::new(Courier::new(4, give_up_after, 3));
     let mut store = Shelf::default();
     for number in 1..=EACH * (BAD + 10) {
         // In turn; the good ones come last.
@@ -262,24 +175,25 @@ fn any_number_of_bad_identities_holds_up_no_other() {
     let mut last_of: BTreeMap<Box<str>, u64> = BTreeMap::new();
     let mut first_at: BTreeMap<u64, Span> = BTreeMap::new();
     while dead < BAD * EACH {
-        store.serve(&mut courier, now, &mut || false);
-        let Some(Parcel { entry, .. }) = courier.next(now) else {
-            now = courier.next_deadline().expect("more is owed");
+        store.serve(&mut errands, now, &mut || false);
+        let Some(Parcel { entry, .. }) = errands.courier.next(now) else {
+            now = errands.courier.next_deadline().expect("more is owed");
             continue;
         };
         attempts += 1;
         let first_at = *first_at.entry(entry.number).or_insert(now);
         now = now + Span::from_millis(2);
         let is_over = if entry.key.parse::<u64>().unwrap() >= BAD {
-            courier.finish(now, entry.number, Outcome::Taken);
+            errands.courier.finish(now, entry.number, Outcome::Taken);
             good += 1;
             true
         } else {
             let failed = Outcome::Failed { alone: true, retry_after: None };
-            let is_dead = courier.finish(now, entry.number, failed) == Settled::Dead(entry.clone());
+            let is_dead =
+                errands.courier.finish(now, entry.number, failed) == Settled::Dead(entry.clone());
             assert_eq!(is_dead, now.less(first_at) >= give_up_after);
             if is_dead {
-                courier.buried(now, entry.number);
+                errands.courier.buried(now, entry.number);
                 dead += 1;
             }
             is_dead
@@ -292,17 +206,17 @@ fn any_number_of_bad_identities_holds_up_no_other() {
         // One attempt at each of the bad ones, and as many again that failed before.
         let is_in_time = good == 10 * EACH || attempts <= 2 * (BAD + 10 * EACH);
         assert!(is_in_time, "{good} told after {attempts} attempts");
-        assert!(courier.room() > 0);
+        assert!(errands.courier.room() > 0);
     }
     assert!(now < SECOND.times(3_600), "{now:?}");
-    assert_eq!((courier.room(), courier.next_deadline()), (WINDOW, None));
+    assert_eq!((errands.courier.room(), errands.courier.next_deadline()), (WINDOW, None));
 }
 
 #[test]
 fn an_address_with_any_number_of_identities_holds_up_no_other() {
     const MANY: u64 = 20_000;
     const OTHERS: u64 = 50;
-    let mut courier = Courier::new(4, SECOND.times(86_400), 3);
+    let mut errands = Errands::new(Courier::new(4, SECOND.times(86_400), 3));
     let mut store = Shelf::default();
     (1..=MANY).for_each(|number| store.add(entry_of(1, number, number)));
     // Those that come last, and one of the many who logs in from elsewhere too.
@@ -310,26 +224,26 @@ fn an_address_with_any_number_of_identities_holds_up_no_other() {
     store.add(entry_of(99, MANY + OTHERS + 1, MANY));
     let (mut now, mut told, mut others, mut most) = (SECOND, BTreeSet::new(), 0, 0);
     while let Some(at) = {
-        store.serve(&mut courier, now, &mut || false);
-        courier.next_deadline()
+        store.serve(&mut errands, now, &mut || false);
+        errands.courier.next_deadline()
     } {
         now = now.max(at) + Span::from_millis(1);
-        most = most.max(WINDOW - courier.room());
-        while let Some(Parcel { entry, attempt }) = courier.next(now) {
+        most = most.max(WINDOW - errands.courier.room());
+        while let Some(Parcel { entry, attempt }) = errands.courier.next(now) {
             assert!(told.insert(entry.number) && attempt == 1);
             let is_last = entry.number > MANY + OTHERS;
             assert!(!is_last || told.contains(&MANY), "an identity keeps its order");
             others += u64::from(entry.number > MANY && !is_last);
-            courier.finish(now, entry.number, Outcome::Taken);
+            errands.courier.finish(now, entry.number, Outcome::Taken);
             store.remove(entry.number);
-            store.serve(&mut courier, now, &mut || false);
+            store.serve(&mut errands, now, &mut || false);
         }
         let is_in_time = others == OTHERS || told.len() < 1_000;
         assert!(is_in_time, "{others} others told after {}", told.len());
     }
     assert_eq!(told.len() as u64, MANY + OTHERS + 1);
     assert!(most <= 2 * SHARE_OF_ADDRESS, "{most} in hand");
-    assert_eq!(courier.room(), WINDOW);
+    assert_eq!(errands.courier.room(), WINDOW);
 }
 
 /// Compares with a list of what waits, and of the addresses in the order of their last turns.
@@ -368,16 +282,16 @@ fn addresses_take_turns() {
 
 #[test]
 fn a_full_store_may_remove_what_is_put_aside() {
-    let mut courier = Courier::new(64, SECOND.times(86_400), 3);
+    let mut errands = Errands::new(Courier::new(64, SECOND.times(86_400), 3));
     let mut store = Shelf::default();
     (1..=400).for_each(|number| store.add(entry(number, number % 200)));
     let mut never = || false;
-    store.serve(&mut courier, SECOND, &mut never);
-    while let Some(parcel) = courier.next(SECOND) {
+    store.serve(&mut errands, SECOND, &mut never);
+    while let Some(parcel) = errands.courier.next(SECOND) {
         let failed = Outcome::Failed { alone: true, retry_after: None };
-        courier.finish(SECOND, parcel.entry.number, failed);
+        errands.courier.finish(SECOND, parcel.entry.number, failed);
     }
-    store.serve(&mut courier, SECOND, &mut never);
+    store.serve(&mut errands, SECOND, &mut never);
     assert_eq!(store.aside.len(), 200 - RESTING);
     // Of some keys the first entry goes, of others both.
     let aside: Vec<_> = store.aside.values().map(|aside| aside.number).collect();
@@ -388,18 +302,18 @@ fn a_full_store_may_remove_what_is_put_aside() {
         }
     }
     let (mut now, mut told) = (SECOND, BTreeSet::new());
-    while let Some(at) = courier.next_deadline() {
+    while let Some(at) = errands.courier.next_deadline() {
         now = now.max(at);
-        store.serve(&mut courier, now, &mut never);
-        while let Some(Parcel { entry, attempt }) = courier.next(now) {
+        store.serve(&mut errands, now, &mut never);
+        while let Some(Parcel { entry, attempt }) = errands.courier.next(now) {
             assert!(attempt == 1 || entry.number <= 200, "{entry:?}");
             assert!(told.insert(entry.number));
-            courier.finish(now, entry.number, Outcome::Taken);
+            errands.courier.finish(now, entry.number, Outcome::Taken);
             store.remove(entry.number);
         }
     }
     assert!(store.entries.is_empty(), "{:?}", store.entries.keys());
-    assert_eq!(courier.room(), WINDOW);
+    assert_eq!(errands.courier.room(), WINDOW);
 }
 
 #[test]
@@ -496,28 +410,28 @@ fn a_receiver_may_ask_for_a_longer_rest_and_not_for_an_endless_one() {
 
 #[test]
 fn a_key_with_many_entries_or_bad_ones_leaves_room_to_the_others() {
-    let mut courier = Courier::new(4, SECOND.times(86_400), 3);
+    let mut errands = Errands::new(Courier::new(4, SECOND.times(86_400), 3));
     let mut store = Shelf::default();
     (1..=5_000).for_each(|number| store.add(entry(number, 1)));
     (5_001..=5_100).for_each(|number| store.add(entry(number, number)));
-    store.serve(&mut courier, Span::ZERO, &mut || false);
-    assert_eq!(WINDOW - courier.room(), SHARE + 100, "its share, and all others");
+    store.serve(&mut errands, Span::ZERO, &mut || false);
+    assert_eq!(WINDOW - errands.courier.room(), SHARE + 100, "its share, and all others");
     let (mut now, mut told, mut others) = (Span::ZERO, Vec::new(), 0);
     while others < 100 || told.len() < 5_000 {
-        store.serve(&mut courier, now, &mut || false);
-        let Some(parcel) = courier.next(now) else {
-            now = courier.next_deadline().expect("more is owed");
+        store.serve(&mut errands, now, &mut || false);
+        let Some(parcel) = errands.courier.next(now) else {
+            now = errands.courier.next_deadline().expect("more is owed");
             continue;
         };
         let number = parcel.entry.number;
         // Each tenth of the many fails once, and the receiver answers for it alone.
         if number <= 5_000 && number % 10 == 0 && parcel.attempt == 1 {
             let failed = Outcome::Failed { alone: true, retry_after: None };
-            assert_eq!(courier.finish(now, number, failed), Settled::Again);
-            assert!(!courier.is_down());
+            assert_eq!(errands.courier.finish(now, number, failed), Settled::Again);
+            assert!(!errands.courier.is_down());
             continue;
         }
-        courier.finish(now, number, Outcome::Taken);
+        errands.courier.finish(now, number, Outcome::Taken);
         if number > 5_000 {
             others += 1
         } else {
@@ -526,5 +440,5 @@ fn a_key_with_many_entries_or_bad_ones_leaves_room_to_the_others() {
         assert!(told.len() < 200 || others == 100, "the others do not wait for the many");
     }
     assert!(told.is_sorted() && told.len() == 5_000);
-    assert_eq!((courier.room(), courier.wanted()), (WINDOW, None));
+    assert_eq!((errands.courier.room(), errands.courier.wanted()), (WINDOW, Vec::new()));
 }

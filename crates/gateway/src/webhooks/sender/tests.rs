@@ -139,7 +139,7 @@ fn a_dead_letter_has_the_reason_of_its_own_event() {
     }
     let shared = &sender.0;
     let parcels: Vec<_> = {
-        let courier = &mut shared.lock().courier;
+        let courier = &mut shared.lock().errands.courier;
         *courier = Courier::new(2, TIMEOUT, 1);
         for number in 1..=2 {
             let body = format!("{{\"session\":\"{number:016x}\"}}").into();
