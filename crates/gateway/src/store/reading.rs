@@ -5,7 +5,7 @@ use rusqlite::{Connection, params};
 use super::database::get;
 use super::rows::Entry;
 
-/// Number of entries of keys after which a question for more of them is answered: as long as a page.
+/// Number of entries of keys after which a question for more is answered: as long as a page.
 pub(crate) const LEFT_AT_ONCE: usize = 512;
 
 /// Entries of a key that are to be read.
