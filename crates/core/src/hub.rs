@@ -316,11 +316,6 @@ impl Hub {
         let is_beyond = self.kept.count(link, kept, slot.peer.kept_bytes());
         let after = (slot.peer.is_established(), slot.peer.is_suspect());
         if before != after {
-            if after.0 && !before.0 {
-                let millis = now.since(slot.peer.flight().opened()).as_millis();
-                slot.established =
-                    u32::try_from(millis).map_or(u32::MAX, |ms| ms.saturating_add(1));
-            }
             self.counters.online += u32::from(after.0);
             self.counters.online -= u32::from(before.0);
             self.counters.suspects += u32::from(after.1);

@@ -269,13 +269,13 @@ impl Hub {
 
     /// Puts a session in force that has its epoch, in the place of those that are too many.
     pub(super) fn owned(&mut self, now: Time, session: u64, epoch: u64) {
-        let Some((link, key)) = self.sessions.own(session, epoch) else {
+        let Some((link, place, heard_at)) = self.unowned_at(session) else {
+            return;
+        };
+        let Some((_, key)) = self.sessions.own(session, epoch) else {
             return;
         };
         let Some(slot) = self.slots.get(link) else {
-            return;
-        };
-        let (Some(place), Some(heard_at)) = (slot.place, slot.peer.login()) else {
             return;
         };
         let settings = self.listeners.get(usize::from(slot.listener));
@@ -288,8 +288,14 @@ impl Hub {
                 self.handle_link(now, link, link::World::Command(close));
             }
         }
-        if let Some(slot) = self.slots.get(link).filter(|slot| !slot.identity().is_empty()) {
-            self.identities.add(slot.identity(), Rival { heard_at, place });
+        if let Some(slot) = self.slots.get_mut(link) {
+            if !slot.identity().is_empty() {
+                self.identities.add(slot.identity(), Rival { heard_at, place });
+            }
+            // Here, not by what becomes of it: bytes that have waited may end the link in the same
+            // step, and its peer was welcomed all the same.
+            let millis = now.since(slot.peer.flight().opened()).as_millis();
+            slot.established = u32::try_from(millis).map_or(u32::MAX, |ms| ms.saturating_add(1));
         }
         self.handle_metered(now, link, link::Answer::Admitted(key));
     }

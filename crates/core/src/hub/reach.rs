@@ -2,8 +2,9 @@
 
 use alloc::vec::Vec;
 
-use super::sessions::Session;
+use super::sessions::{Place, Session};
 use super::{Hub, Presence, Presences};
+use crate::time::Span;
 
 /// The reason why a message cannot be sent on a link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,9 +62,18 @@ impl Hub {
         if !has_room || slot.peer.is_within_message() { Err(Unsendable::Busy) } else { Ok(()) }
     }
 
-    /// Whether the session with this number is here, or waits for its epoch.
-    pub fn has_session(&self, session: u64) -> bool {
-        self.sessions.find(session).is_some()
+    /// Whether [`Answer::Owned`](super::Answer::Owned) puts the session with this number in force
+    /// now, so that it joins. False from the end of its link on, and once it has its epoch: then
+    /// the answer is ignored, and nobody is told of the session.
+    pub fn awaits_epoch(&self, session: u64) -> bool {
+        self.unowned_at(session).is_some()
+    }
+
+    /// Returns the link and the place of a session that waits for its epoch, and when it logged in.
+    pub(super) fn unowned_at(&self, session: u64) -> Option<(u32, Place, Span)> {
+        let link = self.sessions.find(session).filter(|it| it.epoch() == 0)?.link();
+        let slot = self.slots.get(link).filter(|slot| slot.peer.awaits_admission())?;
+        Some((link, slot.place?, slot.peer.login()?))
     }
 }
 

@@ -3,6 +3,7 @@
 mod flooding;
 mod granted;
 mod login;
+mod owed;
 mod token;
 mod transfer;
 mod windows;

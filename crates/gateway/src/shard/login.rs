@@ -252,20 +252,19 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         };
         for owned in store.take_owned(self.traffic.logins.shard) {
             let Owned { link, admission, session, epoch, is_granted } = owned;
-            let now = self.clock.now();
+            let is_awaited = self.hub.machine().awaits_epoch(session);
+            let banned = self.banned(link).filter(|_| is_awaited);
+            if is_granted && (!is_awaited || banned.is_some()) {
+                // It is never online: the peer has gone, even if its link is still known, or was
+                // banned since it was written. Whoever banned it ends only those that are online.
+                store.waive(session, epoch);
+            }
             if !is_granted {
                 self.refuse(link, admission, Refusal::Store);
-            } else if let Some(left) =
-                self.banned(link).filter(|_| self.hub.machine().has_session(session))
-            {
-                // Since it was written; whoever banned it ends only those that are online.
-                store.waive(session, epoch);
+            } else if let Some(left) = banned {
                 self.keep_out(link, admission, left);
-            } else if self.hub.machine().has_session(session) {
-                self.hub.handle(now, hub::Answer::Owned { session, epoch });
             } else {
-                // The peer has gone meanwhile: it was never online, and nothing is owed.
-                store.waive(session, epoch);
+                self.hub.handle(self.clock.now(), hub::Answer::Owned { session, epoch });
             }
             self.carry_out();
         }
