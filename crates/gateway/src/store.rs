@@ -408,11 +408,6 @@ impl Store {
     /// whether all was written. Call it when the shards have ended: the logins that are still under
     /// way are none any more.
     pub(crate) fn stop(&self, limit: Span) -> bool {
-        for queue in &self.0.answers {
-            for Owned { session, epoch, .. } in lock(queue).drain(..) {
-                self.waive(session, epoch);
-            }
-        }
         self.0.inbox.stop(limit)
     }
 }
@@ -448,6 +443,18 @@ impl Shared {
                 tracing::info!(owed, entries, "the store has room again");
             }
         }
+    }
+
+    /// Waives the logins whose answers no shard has taken. Returns whether there were any.
+    fn waive_untaken(&self) -> bool {
+        let mut found = false;
+        for queue in &self.answers {
+            for Owned { session, epoch, .. } in lock(queue).drain(..) {
+                found = true;
+                self.inbox.waive(session, epoch);
+            }
+        }
+        found
     }
 
     /// Hands answers to their shards.

@@ -105,6 +105,20 @@ impl Inbox {
         self.more.notify_one();
     }
 
+    /// Hands in a login and an event for one batch.
+    #[cfg(test)]
+    pub(super) fn owe_and_note(&self, owing: Owing, noted: Noted) {
+        let mut state = self.lock();
+        state.waiting.owings.push(owing);
+        state.waiting.notes.push_back(noted);
+        self.more.notify_one();
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_stopping(&self) -> bool {
+        self.lock().is_stopping
+    }
+
     /// As many as there were logins that waited, at most.
     pub(super) fn waive(&self, session: u64, epoch: u64) {
         self.lock().waiting.waived.push((session, epoch));

@@ -92,7 +92,9 @@ impl Keeper {
             if self.is_unsynced && (limit.is_some() || is_last) {
                 self.sync();
             }
-            if is_last {
+            // Here, since the logins of a transaction that was under way when the stop began are
+            // answered only now. Nothing is answered any more.
+            if is_last && !self.shared.waive_untaken() {
                 break;
             }
         }

@@ -771,3 +771,19 @@ async fn nobody_waits_for_a_store_that_fails_when_the_gateway_stops_or_goes_on_w
         store.room().await;
     }
 }
+
+#[test]
+fn a_login_that_is_written_while_the_gateway_stops_is_owed_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    let store = start(open(&settings).unwrap(), &settings);
+    // It is written when the stop begins, and answered after that.
+    let shared = store.0.clone();
+    store.when_written(Box::new(move || while !shared.inbox.is_stopping() {}));
+    store.0.inbox.owe_and_note(owing(1), noted("suspect", 2));
+    while store.stats().owed.get() == 0 {}
+    assert!(store.stop(Span::from_secs(10)));
+    assert_eq!(store.stats().owed.get(), 0);
+    let store = start(open(&settings).unwrap(), &settings);
+    assert_eq!(store.stats().lost.get(), 0);
+}
