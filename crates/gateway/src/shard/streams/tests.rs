@@ -5,6 +5,7 @@ mod handshakes;
 mod held;
 mod logins;
 mod moving;
+mod owed;
 mod sealed;
 mod waiting;
 

@@ -50,7 +50,7 @@ struct Race {
     peer: Option<TcpStream>,
 }
 
-fn gateway(shards: Vec<Requests>, bans: Arc<Bans>, clock: Clock) -> Gateway {
+pub(super) fn gateway(shards: Vec<Requests>, bans: Arc<Bans>, clock: Clock) -> Gateway {
     let stats: Vec<_> = shards.iter().map(|_| Arc::default()).collect();
     let listeners = Vec::new();
     let names = Names { listeners, descriptors: None, max_links: 10, links_by_descriptors: false };
