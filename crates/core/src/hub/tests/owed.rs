@@ -246,7 +246,13 @@ impl Gateway {
                 assert!(self.owed.remove(&key), "not owed");
             }
             session::Event::Left(_) => assert!(!self.online.contains(&key), "nobody is told"),
-            _ => {}
+            session::Event::Suspect
+            | session::Event::Warned { .. }
+            | session::Event::Recovered
+            | session::Event::Overdue { .. }
+            | session::Event::Hung { .. }
+            | session::Event::Retuned(_)
+            | session::Event::Moved { .. } => {}
         }
     }
 
