@@ -146,7 +146,7 @@ fn a_client_that_is_gone_before_its_welcome_is_owed_nothing_and_nobody_is_told_o
         shard.store.flush();
         drop(peer);
         shard.shard.take_owned();
-        shard.turn_until(|it| it.links() == 0 && it.shard.traffic.sockets.conns.len() == 0);
+        shard.turn_until(|it| it.links() == 0 && it.shard.traffic.sockets.conns.is_empty());
         assert!(shard.publish().is_empty());
     }
     assert_eq!(shard.owed_and_told(), (0, 0));
