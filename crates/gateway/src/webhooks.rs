@@ -3,6 +3,7 @@
 //! What a receiver is to be told waits in the [`store`](crate::store) until it has taken it. A
 //! [`Courier`] decides what goes to one receiver and when; threads of its own carry it there.
 
+mod complaints;
 mod courier;
 mod errands;
 #[cfg(test)]

@@ -148,6 +148,24 @@ fn a_receiver_that_has_another_key_takes_nothing_and_what_waits_survives_a_resta
 }
 
 #[test]
+fn a_receiver_that_refuses_everything_is_in_the_log() {
+    let folder = directory("webhook-refuses");
+    let (_python, port) = receiver(&folder, "another-secret-of-that-length");
+    let mut gateway = Gateway::start("webhook-refuses-gateway", &config(&folder, port, ""));
+    visit(&gateway, "ada");
+    let line = gateway.log("the webhook did not take an event");
+    assert_eq!((&line["level"], &line["receiver"]), (&"WARN".into(), &"game".into()));
+    assert!(line["error"].is_string(), "{line}");
+    for identity in ["bob", "cleo"] {
+        visit(&gateway, identity);
+    }
+    let line = gateway.log("the receiver refuses every event with status 401");
+    assert!(line["message"].as_str().unwrap().ends_with("; is its key that of secret_file?"));
+    assert!(!line.to_string().contains("hidden"), "{line}");
+    gateway.end();
+}
+
+#[test]
 fn what_a_receiver_never_takes_goes_to_the_dead_letters() {
     let folder = directory("webhook-dead");
     // Nobody listens there.

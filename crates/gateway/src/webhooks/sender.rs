@@ -9,6 +9,7 @@ use systole_net::Clock;
 use ureq::Agent;
 
 use super::Receiver;
+use super::complaints::{Complaints, Failure};
 use super::courier::{Courier, Outcome, Parcel, Settled};
 use super::errands::Errands;
 use super::http::{agent, post};
@@ -77,6 +78,7 @@ pub(super) struct Hands {
     threads: usize,
     error: Option<String>,
     dead_lines: Throttle,
+    complaints: Complaints,
 }
 
 impl Sender {
@@ -98,6 +100,7 @@ impl Sender {
             threads: concurrency,
             error: None,
             dead_lines: Throttle::new(5, Span::from_secs(10)),
+            complaints: Complaints::default(),
         };
         let agent = agent(timeout, READ_FOR, &receiver.roots);
         let shared = Arc::new(Shared {
@@ -176,8 +179,8 @@ impl Shared {
                 hands = self.run_errand(hands, errand);
             } else if let Some(parcel) = hands.errands.courier.next(now) {
                 drop(hands);
-                let (outcome, error) = self.carry(&parcel);
-                self.finish(parcel.entry.number, outcome, error);
+                let (outcome, failure) = self.carry(&parcel);
+                self.finish(&parcel.entry, outcome, failure);
                 hands = self.lock();
             } else {
                 let is_idle = hands.errands.is_idle();
@@ -202,7 +205,7 @@ impl Shared {
     }
 
     /// Makes one attempt. Returns with its outcome why it failed, if it did.
-    fn carry(&self, parcel: &Parcel) -> (Outcome, Option<String>) {
+    fn carry(&self, parcel: &Parcel) -> (Outcome, Option<Failure>) {
         let Parcel { entry, attempt } = parcel;
         let body = body_of(entry);
         let Receiver { url, secret, .. } = &self.receiver;
@@ -216,7 +219,7 @@ impl Shared {
             .header("Systole-Signature", signature);
         match request.send(body) {
             // The error of the client may quote the URL, and never the body.
-            Err(error) => failed(error.to_string(), false, None),
+            Err(error) => failed(Failure::unreached(error.to_string()), false, None),
             Ok(mut response) => {
                 let status = response.status().as_u16();
                 let retry_after = response.headers().get("Retry-After");
@@ -225,31 +228,38 @@ impl Shared {
                 let _ = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
                 match status {
                     200..=299 => (Outcome::Taken, None),
-                    422 => {
-                        let error = format!("status {status}: it will never take this");
-                        (Outcome::Rejected, Some(error))
-                    }
+                    422 => (Outcome::Rejected, Some(Failure::refused(status))),
                     // What stands before a service that is down, or the service itself.
-                    429 | 502..=504 => failed(format!("status {status}"), false, retry_after),
-                    _ => failed(format!("status {status}"), true, retry_after),
+                    429 | 502..=504 => failed(Failure::refused(status), false, retry_after),
+                    _ => failed(Failure::refused(status), true, retry_after),
                 }
             }
         }
     }
 
-    fn finish(&self, number: u64, outcome: Outcome, error: Option<String>) {
+    fn finish(&self, entry: &Entry, outcome: Outcome, failure: Option<Failure>) {
         if matches!(outcome, Outcome::Failed { .. }) {
             self.failures.add(1);
         }
-        let error = error.map(|error| error.chars().take(LONGEST_ERROR).collect::<String>());
+        let number = entry.number;
         let mut hands = self.lock();
         let now = self.clock.monotonic();
+        let complaint = match (outcome, &failure) {
+            (Outcome::Failed { .. }, Some(failure)) => {
+                hands.complaints.failed(now, &entry.key, failure)
+            }
+            (_, _) => hands.complaints.answered(),
+        };
+        let error = failure.map(|it| it.text.chars().take(LONGEST_ERROR).collect::<String>());
         let was_down = hands.errands.courier.is_down();
         let settled = hands.errands.courier.finish(now, number, outcome);
         let is_down = hands.errands.courier.is_down();
         hands.error.clone_from(&error);
         drop(hands);
         let receiver = &self.receiver.name;
+        if let Some(complaint) = complaint {
+            complaint.log(receiver, error.as_deref());
+        }
         if is_down && !was_down {
             let hint = "what it is owed waits on disk; see GET /api/v1/webhooks";
             tracing::warn!(receiver, error, hint, "the webhook takes nothing");
@@ -297,9 +307,9 @@ impl Shared {
 }
 
 /// Returns the outcome of an attempt that failed, and why it did.
-fn failed(error: String, alone: bool, retry_after: Option<u64>) -> (Outcome, Option<String>) {
+fn failed(failure: Failure, alone: bool, retry_after: Option<u64>) -> (Outcome, Option<Failure>) {
     let retry_after = retry_after.map(Span::from_secs);
-    (Outcome::Failed { alone, retry_after }, Some(error))
+    (Outcome::Failed { alone, retry_after }, Some(failure))
 }
 
 /// Returns what is sent: the event with the number of its entry.

@@ -153,8 +153,8 @@ fn a_dead_letter_has_the_reason_of_its_own_event() {
     };
     let [rejected, taken] = &parcels[..] else { panic!("{parcels:?}") };
     let (outcome, error) = shared.carry(rejected);
-    shared.finish(taken.entry.number, Outcome::Taken, None);
-    shared.finish(rejected.entry.number, outcome, error);
+    shared.finish(&taken.entry, Outcome::Taken, None);
+    shared.finish(&rejected.entry, outcome, error);
     let letters = std::fs::read_to_string(sender.letters().path()).unwrap();
     assert!(letters.contains("\"why\":\"status 422: it will never take this\""), "{letters}");
     assert_eq!((sender.status().dead, sender.status().delivered), (1, 1));
