@@ -20,6 +20,7 @@ use super::inbox::Batch;
 use super::left_behind::{LeftBehind, Lost, give_leaves};
 use super::origins::Origins;
 use super::place::{FILE, Files};
+use super::probe::probe_access;
 use super::reading::read_entry;
 use super::rows::Entry;
 use super::{StoreSettings, Subscription};
@@ -126,11 +127,16 @@ impl Database {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
                 StoreError::InUse(path.clone())
             }
+            // Of a file beside it, such as the write-ahead log.
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                StoreError::Directory { path: path.clone(), error: io::Error::other(error) }
+            }
             _ => StoreError::Database { path: path.clone(), error },
         };
         if place == Place::Disk {
             make(&directory)
                 .map_err(|error| StoreError::Directory { path: directory.clone(), error })?;
+            probe_access(&directory)?;
         }
         let connection = Connection::open(&path).map_err(failed)?;
         // Exclusive from the start: a second gateway at the same store would emit what this one

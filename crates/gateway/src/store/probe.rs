@@ -26,16 +26,25 @@ const LOCKS: (u64, u64) = (0x4000_0000, 512);
 /// Not for the process that has the store open: closing the file would end its locks. What only a
 /// whole read shows, such as damage further on in the file, is not found.
 pub(crate) fn probe(settings: &StoreSettings) -> Option<StoreError> {
-    let directory = &settings.directory;
-    if let Err(error) = probe_directory(directory) {
-        return Some(StoreError::Directory { path: directory.clone(), error });
-    }
-    let path = directory.join(FILE);
-    match open(&path) {
-        Ok(None) => None,
-        Ok(Some(file)) => probe_file(file, path),
+    let path = match probe_access(&settings.directory) {
+        Ok(None) => return None,
+        Ok(Some(path)) => path,
+        Err(error) => return Some(error),
+    };
+    match OpenOptions::new().read(true).open(&path) {
+        Ok(file) => probe_file(file, path),
         Err(error) => Some(StoreError::Directory { path, error }),
     }
+}
+
+/// Checks that this user may read and write the directory and the file in it, and opens nothing.
+/// Returns the file, if there is one that holds anything.
+pub(super) fn probe_access(directory: &Path) -> Result<Option<PathBuf>, StoreError> {
+    let failed = |path: &Path, error| StoreError::Directory { path: path.to_owned(), error };
+    probe_directory(directory).map_err(|error| failed(directory, error))?;
+    let path = directory.join(FILE);
+    let holds_anything = probe_access_to_file(&path).map_err(|error| failed(&path, error))?;
+    Ok(holds_anything.then_some(path))
 }
 
 /// Checks that the directory can be written, or made in the one above it.
@@ -57,18 +66,17 @@ fn probe_directory(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens the file, if there is one that holds anything.
-fn open(path: &Path) -> io::Result<Option<File>> {
+/// Checks that the file can be read and written; returns whether there is one that holds anything.
+fn probe_access_to_file(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
         // Opening a pipe would wait for its other end.
         Ok(found) if !found.is_file() => Err(io::Error::other("it is no regular file")),
         Ok(found) => {
             access(path, Access::READ_OK | Access::WRITE_OK)?;
             // Of an empty file a store is made; SQLite takes one of a single byte for empty too.
-            let is_empty = found.len() <= 1;
-            if is_empty { Ok(None) } else { OpenOptions::new().read(true).open(path).map(Some) }
+            Ok(found.len() > 1)
         }
     }
 }
@@ -119,18 +127,67 @@ mod tests {
         found
     }
 
+    fn open(settings: &StoreSettings) -> Result<Database, StoreError> {
+        let (subscriptions, listeners, trusted) = ([].into(), [].into(), [].into());
+        let opening = Opening { subscriptions, listeners, now_ms: 1, remembered: 1, trusted };
+        Database::open(settings, opening, Place::Disk)
+    }
+
     /// Probes twice, and checks that nothing has changed and that a start agrees.
     fn shown(directory: &Path, above: &Path) -> String {
         let settings = settings(directory);
         let before = listing(above);
         let found = probe(&settings).map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(listing(above), before, "nothing is changed");
-        let (subscriptions, listeners) = ([].into(), [].into());
-        let trusted = [].into();
-        let opening = Opening { subscriptions, listeners, now_ms: 1, remembered: 1, trusted };
-        let opened = Database::open(&settings, opening, Place::Disk);
+        let opened = open(&settings);
         assert_eq!(opened.is_err(), !found.is_empty(), "{found}: {opened:?}");
         found
+    }
+
+    /// Runs `test` in a thread whose user is not the superuser, who may write everything.
+    #[cfg(target_os = "linux")]
+    fn as_another_user(test: impl FnOnce() + Send) {
+        use rustix::process::{Uid, geteuid};
+        use rustix::thread::set_thread_uid;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                if geteuid().is_root() {
+                    set_thread_uid(Uid::from_raw(65_534)).unwrap();
+                }
+                test();
+            });
+        });
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn what_this_user_may_not_write_is_said_by_a_start_as_by_a_check() {
+        use std::os::unix::fs::PermissionsExt;
+        let above = tempfile::tempdir().unwrap();
+        let store = above.path().join("store");
+        assert_eq!(shown(&store, above.path()), "");
+        let file = store.join(FILE);
+        let mode = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(above.path(), 0o755);
+        let settings = settings(&store);
+        let refused = |path: &Path| {
+            let said = probe(&settings).unwrap().to_string();
+            assert_eq!(open(&settings).unwrap_err().to_string(), said);
+            let reason = format!("{}: Permission denied", path.display());
+            assert!(said.contains(&reason) && said.contains("\nhint: `path`"), "{said}");
+        };
+        mode(&store, 0o555);
+        as_another_user(|| refused(&store));
+        mode(&store, 0o777);
+        mode(&file, 0o444);
+        as_another_user(|| refused(&file));
+        // Beside the file stands its write-ahead log, which only SQLite opens.
+        mode(&file, 0o666);
+        fs::create_dir(store.join("systole.db-wal")).unwrap();
+        let said = open(&settings).unwrap_err().to_string();
+        assert!(said.contains("\nhint: `path`") && !said.contains(".recover"), "{said}");
     }
 
     #[test]
