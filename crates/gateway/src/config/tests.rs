@@ -5,6 +5,7 @@ use super::*;
 use std::fs;
 
 mod logins;
+mod tls;
 
 const FILE: &str = include_str!("../../../../systole.toml");
 const DOCUMENT: &str = include_str!("../../../../docs/configuration.md");

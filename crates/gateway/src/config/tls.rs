@@ -152,19 +152,24 @@ impl TlsSettings {
             return refuse(reading, key, "`key` must have one file for each `certificate`");
         }
         let mut identities = Vec::new();
-        for (chain, secret) in certificate.value.iter().zip(&key.value) {
+        for (chain_name, key_name) in certificate.value.iter().zip(&key.value) {
             let read = |name: &str| read_file(&directory.join(name));
-            let (chain, secret) = match (read(chain), read(secret)) {
+            let (chain, secret) = match (read(chain_name), read(key_name)) {
                 (Ok(chain), Ok(secret)) => (chain, secret),
                 (Err(what), _) => return refuse(reading, certificate, &what),
                 (_, Err(what)) => return refuse(reading, key, &what),
             };
             match Identity::from_pem(&chain, &secret) {
                 Ok(identity) => identities.push(identity),
+                Err(TlsError::OtherKey) => {
+                    let what = format!("{key_name} is not the key of {chain_name}");
+                    return refuse(reading, key, &what);
+                }
                 Err(error) => {
                     let at_key = matches!(error, TlsError::NoKey | TlsError::Key(_));
-                    let given = if at_key { key } else { certificate };
-                    return refuse(reading, given, &error.to_string());
+                    let (given, name) =
+                        if at_key { (key, key_name) } else { (certificate, chain_name) };
+                    return refuse(reading, given, &format!("the file {name}: {error}"));
                 }
             }
         }
@@ -181,7 +186,8 @@ impl TlsSettings {
             Ok(tls) => Some(Tls(tls)),
             Err(error) => {
                 let given = roots.map_or(certificate, |it| it.0);
-                refuse(reading, given, &error.to_string())
+                let what = format!("the file {}: {error}", given.value.join(", "));
+                refuse(reading, given, &what)
             }
         }
     }

@@ -13,8 +13,10 @@ pub enum TlsError {
     NoKey,
     /// A certificate cannot be used.
     Certificate(String),
-    /// The private key cannot be used, or belongs to another certificate.
+    /// The private key cannot be used.
     Key(String),
+    /// The private key belongs to another certificate.
+    OtherKey,
     /// The system has no certificates that vouch for others.
     NoRoots,
     /// The pin is not the SHA-256 of a public key in 64 hexadecimal digits.
@@ -31,6 +33,7 @@ impl fmt::Display for TlsError {
             TlsError::NoKey => f.write_str("no private key in it (BEGIN PRIVATE KEY)"),
             TlsError::Certificate(why) => write!(f, "the certificate cannot be used: {why}"),
             TlsError::Key(why) => write!(f, "the private key cannot be used: {why}"),
+            TlsError::OtherKey => f.write_str("the private key is not that of the certificate"),
             TlsError::NoRoots => f.write_str(
                 "this system has no certificates that vouch for others; name a CA, or install the \
                  package ca-certificates",

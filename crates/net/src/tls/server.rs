@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::ServerConfig;
 use rustls::client::verify_server_name;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -11,6 +10,7 @@ use rustls::server::{
     WebPkiClientVerifier,
 };
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{Error, InconsistentKeys, ServerConfig};
 
 use super::{TlsError, certificates, provider, roots};
 use crate::transport::Tls;
@@ -34,7 +34,10 @@ impl Identity {
         let key = provider().key_provider.load_private_key(key);
         let key = key.map_err(|error| TlsError::Key(error.to_string()))?;
         let certified = CertifiedKey::new(chain, key);
-        certified.keys_match().map_err(|error| TlsError::Key(error.to_string()))?;
+        let other_key = Error::InconsistentKeys(InconsistentKeys::KeyMismatch);
+        certified.keys_match().map_err(|error| {
+            if error == other_key { TlsError::OtherKey } else { TlsError::Key(error.to_string()) }
+        })?;
         Ok(Identity(Arc::new(certified)))
     }
 

@@ -207,7 +207,7 @@ fn what_cannot_be_used_is_refused_with_its_reason() {
         ("", &one.key, "no certificate in it"),
         (&one.key, &one.key, "no certificate in it"),
         (&one.chain, &one.chain, "no private key in it"),
-        (&one.chain, &other.key, "the private key cannot be used"),
+        (&one.chain, &other.key, "the private key is not that of the certificate"),
         (&garbled, &one.key, "the certificate cannot be used"),
         ("-----BEGIN CERTIFICATE-----\n%%%\n-----END CERTIFICATE-----\n", &one.key, "not PEM"),
     ] {
