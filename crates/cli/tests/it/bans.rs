@@ -73,7 +73,9 @@ fn a_ban_survives_a_kill_with_what_is_left_of_it_and_so_does_its_end() {
     assert!(count == 2 && after.abs_diff(before) < 1_000, "{before}, {after}");
     assert!(log_in(&gateway, "bob").is_ok(), "others are welcome");
     let end = json!({"identity": "ada", "seconds": 0});
-    assert_eq!(ask(&gateway, end), json!({"ended": 0, "lost_at_restart": false}));
+    let ended = |found| json!({"ended": 0, "found": found, "lost_at_restart": false});
+    assert_eq!(ask(&gateway, end.clone()), ended(true));
+    assert_eq!(ask(&gateway, end), ended(false), "it was over");
     drop(gateway);
     let mut gateway = Gateway::start("bans", &config);
     let _ada = log_in(&gateway, "ada").expect("its end was not forgotten");

@@ -15,7 +15,7 @@ use super::fields::{Fields, FromFields};
 use super::state::Shared;
 use crate::bans::Banned;
 use crate::gateway::ShardUnavailable;
-use crate::gateway::ban::{Banning, Farewell};
+use crate::gateway::ban::{Banning, Farewell, Lifting};
 
 /// The longest ban: ten years.
 pub(super) const LONGEST: u64 = 10 * 365 * 86_400;
@@ -136,6 +136,9 @@ pub(super) struct BanList {
 pub(super) struct BanDone {
     /// How many sessions it has ended.
     pub(super) ended: u64,
+    /// With `seconds` 0: whether there was such a ban. Absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) found: Option<bool>,
     /// Whether a restart of the gateway forgets this: there is no store, or it fails.
     pub(super) lost_at_restart: bool,
 }
@@ -165,11 +168,16 @@ pub(super) async fn set(
 ) -> Result<Json<BanDone>, Trouble> {
     let who = wish.who()?;
     if wish.seconds == 0 {
-        tracing::info!(?who, "a ban is ended over the admin interface");
         let gateway = shared.gateway.clone();
-        let lifting = tokio::spawn(async move { gateway.lift_ban(who).await });
-        let lost_at_restart = lifting.await.map_err(|_| ShardUnavailable::Gone)?;
-        return Ok(Json(BanDone { ended: 0, lost_at_restart }));
+        let lifting = tokio::spawn(async move {
+            let lifting = gateway.lift_ban(who.clone()).await;
+            let found = lifting.was_banned;
+            tracing::info!(?who, found, "a ban is ended over the admin interface");
+            lifting
+        });
+        let Lifting { was_banned, is_lost_at_restart: lost_at_restart } =
+            lifting.await.map_err(|_| ShardUnavailable::Gone)?;
+        return Ok(Json(BanDone { ended: 0, found: Some(was_banned), lost_at_restart }));
     }
     let farewell = Farewell { stay_away: false, text: wish.text.unwrap_or_default().into() };
     ban(&shared, vec![who], wish.seconds, farewell, None).await.map(Json)
@@ -193,7 +201,7 @@ pub(super) async fn ban(
         })?;
         let ended = ended?;
         tracing::info!(?who, seconds, ended, "banned over the admin interface");
-        Ok(BanDone { ended, lost_at_restart })
+        Ok(BanDone { ended, found: None, lost_at_restart })
     });
     banning.await.unwrap_or_else(|_| Err(ShardUnavailable::Gone.into()))
 }

@@ -24,6 +24,15 @@ pub(crate) struct Banning {
     pub(crate) is_lost_at_restart: bool,
 }
 
+/// What became of the end of a ban.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Lifting {
+    /// Whether there was such a ban.
+    pub(crate) was_banned: bool,
+    /// Whether a restart brings it back.
+    pub(crate) is_lost_at_restart: bool,
+}
+
 /// What those who are banned are told.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Farewell {
@@ -71,10 +80,10 @@ impl Gateway {
         Ok(Banning { ended: result.map(|()| ended), is_lost_at_restart })
     }
 
-    /// Ends a ban; returns whether a restart brings it back. Must not be cancelled.
-    pub(crate) async fn lift_ban(&self, who: Banned) -> bool {
-        self.bans.lift(&who);
-        self.write_bans(&[who]).await
+    /// Ends a ban. Must not be cancelled.
+    pub(crate) async fn lift_ban(&self, who: Banned) -> Lifting {
+        let was_banned = self.bans.lift(&who);
+        Lifting { was_banned, is_lost_at_restart: self.write_bans(&[who]).await }
     }
 
     /// Whether a restart forgets bans, or some change of them.
