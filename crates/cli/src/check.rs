@@ -4,8 +4,12 @@ use std::io;
 
 use systole_core::Policy;
 use systole_core::policy::Detection;
-use systole_gateway::config::{BEACON, BeaconListener, Listener, codec_name, role_name, show_span};
+use systole_gateway::config::{
+    BEACON, BeaconListener, Listener, codec_name, refused_because, role_name, show_names, show_span,
+};
 use systole_gateway::{Config, unbindable, unopenable};
+use systole_net::Clock;
+use systole_net::tls::CertificateFacts;
 
 use crate::cli::CheckArgs;
 use crate::exit::Exit;
@@ -23,6 +27,12 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> io::Result<Exit> {
             for error in unbindable(&loaded.config).iter().chain(&unopenable(&loaded.config)) {
                 output.note(&format!("warning: on this machine {error}"));
             }
+            let now_ms = Clock::start().wall_ms();
+            for (name, facts) in certificates(&loaded.config) {
+                if let Some(why) = refused_because(facts, now_ms) {
+                    output.note(&format!("warning: {name}: {why}"));
+                }
+            }
             Ok(Exit::Success)
         }
         Err(text) => {
@@ -30,6 +40,11 @@ pub(crate) fn run(args: &CheckArgs, output: &mut Output) -> io::Result<Exit> {
             Ok(Exit::Usage)
         }
     }
+}
+
+/// Returns what each certificate says of itself, with the name of its listener.
+fn certificates(config: &Config) -> impl Iterator<Item = (&str, &CertificateFacts)> {
+    config.tls().flat_map(|(name, tls)| tls.certificates().iter().map(move |it| (name, it)))
 }
 
 /// Describes the configuration in lines of text.
@@ -46,6 +61,9 @@ fn describe(config: &Config) -> Vec<String> {
     lines.extend(config.listeners.iter().map(believes));
     let keyed = |it: &BeaconListener| format!("{} believes devices by their keys: safe", it.name());
     lines.extend(config.beacons.iter().map(keyed));
+    lines.extend(certificates(config).map(|(name, facts)| {
+        format!("{name} has TLS: {}, until {}", show_names(facts), facts.until)
+    }));
     lines.push(String::new());
     lines.push(format!("admin at {}, {guard}", config.admin.address()));
     let addresses = &config.addresses;

@@ -53,7 +53,7 @@ pub use problem::{ConfigError, Problem, SourceSpan};
 pub use settings::{Drain, FORMATS, Format, LEVELS, Level, Limits, Log, Logic, Shards};
 pub use source::ConfigFile;
 pub use span::{SpanError, parse_span, show_span};
-pub use tls::{ClientIdentity, Tls};
+pub use tls::{ClientIdentity, Tls, refused_because, show_names};
 pub use token::Token;
 
 use crate::gate::GateSettings;

@@ -4,11 +4,13 @@
 
 mod client;
 mod error;
+mod facts;
 mod server;
 mod subject;
 
 pub use client::{Believe, ClientTls, Pin, system_certificates};
 pub use error::TlsError;
+pub use facts::{CertificateFacts, Validity};
 pub use server::{Identity, ServerTls};
 pub use subject::subject;
 

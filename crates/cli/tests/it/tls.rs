@@ -198,6 +198,39 @@ fn plain_bytes_at_tls_and_tls_at_a_plain_listener_end_at_once_with_their_cause()
 }
 
 #[test]
+fn a_start_and_a_check_show_the_certificates_and_warn_of_those_out_of_date() {
+    let folder = directory("serve-tls-shown");
+    for (years, expected) in [
+        ((2020, 2999), None),
+        ((2020, 2021), Some("the certificate has expired on 2021-12-27: clients refuse it")),
+        ((2998, 2999), Some("the certificate is not valid before 2998-12-27: clients refuse it")),
+    ] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(years.0, 12, 27);
+        params.not_after = rcgen::date_time_ymd(years.1, 12, 27);
+        let certificate = params.self_signed(&key).unwrap();
+        fs::write(folder.join("cert.pem"), certificate.pem()).unwrap();
+        fs::write(folder.join("key.pem"), key.serialize_pem()).unwrap();
+        let mut gateway = Gateway::start("serve-tls-shown-gateway", &with_tls(&folder));
+        let line = gateway.log("TLS");
+        assert_eq!((&line["listener"], &line["names"]), (&"native".into(), &"a.test".into()));
+        assert_eq!(line["until"], format!("{}-12-27", years.1));
+        let level = if expected.is_some() { "WARN" } else { "INFO" };
+        assert_eq!(line["level"], level, "{line}");
+        assert!(line["message"].as_str().unwrap().ends_with(expected.unwrap_or("TLS")), "{line}");
+        let file = gateway.file("systole.toml").display().to_string();
+        let checked = snapshot(&mut systole(&folder, &["check", "--config", &file]));
+        let shown = format!("\nnative has TLS: a.test, until {}-12-27\n", years.1);
+        assert!(checked.contains(&shown), "{checked}");
+        let warning = expected.map(|why| format!("warning: native: {why}\n"));
+        assert_eq!(checked.contains("warning: native"), warning.is_some(), "{checked}");
+        assert!(checked.contains(&warning.unwrap_or_default()), "{checked}");
+        gateway.end();
+    }
+}
+
+#[test]
 fn the_admin_interface_speaks_tls_and_its_certificate_changes_at_a_reload() {
     let folder = directory("serve-tls-admin-files");
     Authority::new(&folder).sign(&folder, "127.0.0.1");

@@ -3,10 +3,12 @@
 use std::fmt;
 use std::ops::{Deref, Range};
 use std::path::Path;
+use std::sync::Arc;
 
-use systole_net::tls::{Identity, ServerTls, TlsError};
+use systole_net::tls::{CertificateFacts, Identity, ServerTls, TlsError, Validity};
 use toml::de::DeValue;
 
+use super::Config;
 use super::file::read_text;
 use super::section::{Given, Reading, Section};
 use super::value;
@@ -20,19 +22,29 @@ const MAX_FILE: u64 = 1 << 20;
 
 /// The TLS of a listener. Two are equal if both are the same one.
 #[derive(Clone)]
-pub struct Tls(ServerTls);
+pub struct Tls {
+    server: ServerTls,
+    certificates: Arc<[CertificateFacts]>,
+}
+
+impl Tls {
+    /// Returns what its certificates say of themselves.
+    pub fn certificates(&self) -> &[CertificateFacts] {
+        &self.certificates
+    }
+}
 
 impl Deref for Tls {
     type Target = ServerTls;
 
     fn deref(&self) -> &ServerTls {
-        &self.0
+        &self.server
     }
 }
 
 impl PartialEq for Tls {
     fn eq(&self, other: &Tls) -> bool {
-        self.0.is_same(&other.0)
+        self.server.is_same(&other.server)
     }
 }
 
@@ -41,6 +53,41 @@ impl Eq for Tls {}
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Tls(…)")
+    }
+}
+
+impl Config {
+    /// Returns the TLS of each listener that has it, and of the admin interface, by name.
+    pub fn tls(&self) -> impl Iterator<Item = (&str, &Tls)> {
+        let listeners = self.listeners.iter().filter_map(|it| Some((it.name(), it.tls()?)));
+        listeners.chain(self.admin.tls().map(|tls| ("[admin]", tls)))
+    }
+}
+
+/// Maximum number of names of a certificate that are shown.
+const MAX_NAMES: usize = 8;
+
+/// Returns the names of a certificate for people.
+pub fn show_names(facts: &CertificateFacts) -> String {
+    let names = &facts.names;
+    let shown = names.iter().take(MAX_NAMES).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(MAX_NAMES) {
+        0 if names.is_empty() => "no names".to_owned(),
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Returns why clients refuse a certificate at this time, if they do.
+pub fn refused_because(facts: &CertificateFacts, wall_ms: u64) -> Option<String> {
+    match facts.validity_at(wall_ms) {
+        Validity::Valid => None,
+        Validity::NotYet => {
+            Some(format!("the certificate is not valid before {}: clients refuse it", facts.from))
+        }
+        Validity::Expired => {
+            Some(format!("the certificate has expired on {}: clients refuse it", facts.until))
+        }
     }
 }
 
@@ -181,9 +228,10 @@ impl TlsSettings {
             }
         }
         let roots = self.client_roots.as_ref().map(|given| (given, roots));
+        let certificates = identities.iter().filter_map(Identity::facts).collect();
         let made = ServerTls::new(identities, roots.as_ref().map(|it| &it.1[..]), alpn);
         match made {
-            Ok(tls) => Some(Tls(tls)),
+            Ok(server) => Some(Tls { server, certificates }),
             Err(error) => {
                 let given = roots.map_or(certificate, |it| it.0);
                 let what = format!("the file {}: {error}", given.value.join(", "));

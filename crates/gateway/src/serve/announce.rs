@@ -4,11 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use systole_net::Clock;
 use tokio::time::timeout;
 
 use super::error::ServeError;
 use super::threads::run_aside;
-use crate::config::Listener;
+use crate::config::{Config, Tls, refused_because, show_names};
 use crate::gateway::{Gateway, ListenerState};
 use crate::ready::{Ready, ReadyFile, ReadyListener};
 
@@ -21,16 +22,15 @@ const REMOVE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Logs the addresses of the gateway and writes the ready file, which is returned.
 pub(super) async fn announce(
     gateway: &Gateway,
-    listeners: &[Listener],
+    config: &Config,
     admin: SocketAddr,
-    scheme: &str,
     ready_file: Option<ReadyFile>,
 ) -> Result<Option<ReadyFile>, ServeError> {
     for listener in gateway.listeners() {
         let ListenerState { name, codec, address, .. } = listener;
         tracing::info!(%name, codec, %address, policy = %listener.policy(), "listening");
     }
-    for listener in listeners {
+    for listener in &config.listeners {
         let (name, believes) = (listener.name(), listener.belief());
         let whom = believes.whom.as_str();
         if believes.unsafe_because.is_empty() {
@@ -45,6 +45,10 @@ pub(super) async fn announce(
             );
         }
     }
+    for (name, tls) in config.tls() {
+        log_certificates(name, tls);
+    }
+    let scheme = if config.admin.tls().is_some() { "https" } else { "http" };
     tracing::info!(address = %admin, scheme, "admin interface");
     let Some(mut file) = ready_file else {
         return Ok(None);
@@ -66,6 +70,18 @@ pub(super) async fn announce(
             Ok(Err(_)) | Err(_) => Err(failed(io::ErrorKind::TimedOut.into())),
         },
         Err(error) => Err(ServeError::Thread(error)),
+    }
+}
+
+/// Logs whom the certificates of a listener name, and until when; and why clients refuse them.
+pub(super) fn log_certificates(listener: &str, tls: &Tls) {
+    let now_ms = Clock::start().wall_ms();
+    for facts in tls.certificates() {
+        let (names, until) = (show_names(facts), &*facts.until);
+        match refused_because(facts, now_ms) {
+            None => tracing::info!(listener, names, until, "TLS"),
+            Some(why) => tracing::warn!(listener, names, until, "TLS: {why}"),
+        }
     }
 }
 

@@ -85,12 +85,11 @@ pub(super) async fn run(
     let subscribers = usize::try_from(config.limits.sse_subscribers).unwrap_or(usize::MAX);
     let token = config.admin.token().cloned();
     let tls = config.admin.tls().map(|tls| (**tls).clone());
-    let scheme = if tls.is_some() { "https" } else { "http" };
     let api = admin::Api::new(gateway.clone(), token, subscribers).over(tls);
     let admin = tokio::spawn(admin::serve(admin, api, gateway.phase()));
 
     let mut reloader = Reloader::new(options.config_file, options.overrides);
-    let announced = announce(&gateway, &config.listeners, address, scheme, ready_file).await;
+    let announced = announce(&gateway, &config, address, ready_file).await;
     let (served, ready_file) = match announced {
         Ok(file) => {
             (serve(&gateway, &mut config, &mut reloader, &mut signals, &mut forwarders).await, file)

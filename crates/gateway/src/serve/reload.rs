@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::announce::log_certificates;
 use super::threads::run_aside;
 use super::told::look_up_services;
 use crate::config::{Config, ConfigError, ConfigFile, Overrides, Problem, Tls};
@@ -134,6 +135,7 @@ async fn apply(gateway: &Gateway, config: &mut Config, new: &Config) -> Reloaded
     }
     for (name, running, new) in certificates(config, new) {
         running.replace(new);
+        log_certificates(name, new);
         tracing::info!(listener = name, "the certificates are in force for new connections");
     }
     for (name, running, new) in tokens(config, new) {

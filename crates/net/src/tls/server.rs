@@ -12,7 +12,7 @@ use rustls::server::{
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys, ServerConfig};
 
-use super::{TlsError, certificates, provider, roots};
+use super::{CertificateFacts, TlsError, certificates, provider, roots};
 use crate::transport::Tls;
 
 /// A certificate, those that vouch for it, and its private key.
@@ -39,6 +39,11 @@ impl Identity {
             if error == other_key { TlsError::OtherKey } else { TlsError::Key(error.to_string()) }
         })?;
         Ok(Identity(Arc::new(certified)))
+    }
+
+    /// Returns what the certificate says of itself; `None` if that cannot be read.
+    pub fn facts(&self) -> Option<CertificateFacts> {
+        self.0.cert.first().and_then(CertificateFacts::of)
     }
 
     /// Shows this certificate to every server that asks for one.
