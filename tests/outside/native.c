@@ -179,7 +179,7 @@ static void on_hello(const uint8_t *at, size_t length)
 static void on_welcome(const uint8_t *at, size_t length)
 {
     if (length < 97 || at[0] != 1 || at[1] || length != 97u + at[96]) fail("illegal: WELCOME");
-    printf("welcome session 0x%llx epoch %llu ", (unsigned long long)get_le(at + 38, 8),
+    printf("welcome session %016llx epoch %llu ", (unsigned long long)get_le(at + 38, 8),
            (unsigned long long)get_le(at + 46, 8));
     say_policy("", get_policy(at + 78));
     after_handshake();

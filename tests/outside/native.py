@@ -176,7 +176,7 @@ class Native(Connection):
         reader.end("WELCOME")
         if version != 1 or flags:
             raise Failed("illegal: WELCOME")
-        say(f"welcome session {session:#x} epoch {epoch} " + policy_text(policy))
+        say(f"welcome session {session:016x} epoch {epoch} " + policy_text(policy))
         self.greet()
         if self.options.data is not None:
             self.send_body(DATA, self.options.data.encode())

@@ -9,7 +9,8 @@
  *          --business TEXT        business data on those PINGs
  *          --data TEXT [--expect-echo]
  *          --policy IDLE,INTERVAL,PROBES    ask for this policy
- *          --identity NAME --token TEXT
+ *          --identity NAME        [outside; with a token none: it says who]
+ *          --token TEXT
  *          --tls FILE             TLS, believing the authorities in this file
  *          --name NAME            expected in the certificate, instead of HOST
  *          --stay MS              remain at least this long after WELCOME
@@ -49,7 +50,7 @@ static struct {
     const char *host, *port, *business, *data, *identity, *token, *policy_text,
         *roots, *name;
 } opt = {.every = 1000, .silent_after = -1, .close_after = -1, .pieces = INT_MAX, .limit = 60,
-         .identity = "outside", .token = ""};
+         .token = ""};
 
 /* The one connection of this process; the server forks for each. */
 static struct {
@@ -312,6 +313,7 @@ int main(int argc, char **argv)
         return 2;
     }
     if (opt.probe) opt.pings = LONG_MAX;
+    if (!opt.identity) opt.identity = *opt.token ? "" : "outside"; /* a token says who */
     setvbuf(stdout, NULL, _IOLBF, 0);
     signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
     signal(SIGALRM, out_of_time);

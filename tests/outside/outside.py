@@ -208,7 +208,7 @@ def parse(description):
     client.add_argument("--data", metavar="TEXT")
     client.add_argument("--expect-echo", action="store_true")
     client.add_argument("--policy", type=policy, metavar="IDLE,INTERVAL,PROBES")
-    client.add_argument("--identity", default="outside")
+    client.add_argument("--identity", help="[outside; with a token none: it says who]")
     client.add_argument("--token", default="")
     client.add_argument("--tls", metavar="FILE", help="believe the authorities in this file")
     client.add_argument("--cert", metavar="FILE", help="certificate and key to show")
@@ -222,6 +222,8 @@ def parse(description):
     server.add_argument("--retune", type=policy, metavar="IDLE,INTERVAL,PROBES")
     server.add_argument("--close-after", type=int, metavar="MS", help="close MS after accept")
     options = parser.parse_args()
+    if getattr(options, "identity", "") is None:
+        options.identity = "" if options.token else "outside"
     if options.probe is not None:
         options.pings, options.every = sys.maxsize, options.probe
     return options

@@ -80,7 +80,7 @@ check_heartbeats_and_data() {
     printed server 'received PING 1, business "hp=97"' 'received PING 3, business "hp=97"' \
         "received DATA of 11 bytes: hello there"
     if [[ $protocol == native ]]; then
-        printed client "welcome session 0x1 epoch 1 idle 10000 interval 3000 probes 3"
+        printed client "welcome session 0000000000000001 epoch 1 idle 10000 interval 3000 probes 3"
         printed server 'hello identity "outside"' "asked for idle 10000 interval 3000 probes 3" \
             'received CLOSE 0 \(done\) flags 0 return-after 0 ""'
     fi

@@ -29,7 +29,8 @@ Exit codes: 0 success, 1 the session is unknown or no gateway answers, 2 wrong u
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Number of the session, 16 hexadecimal digits, as in events and logs
+    /// Number of the session in hexadecimal digits, as in events and logs; 0x before it and
+    /// leading zeros do not matter
     #[arg(value_name = "SESSION", value_parser = session)]
     session: String,
 
@@ -42,9 +43,12 @@ pub(crate) struct Args {
 }
 
 fn session(text: &str) -> Result<String, String> {
-    let legal = text.len() == 16 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
-    legal.then(|| text.to_ascii_lowercase()).ok_or_else(|| {
-        "a session has 16 hexadecimal digits, as in 00c0600001000000; the gateway's log shows it"
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    let is_legal = digits.len() <= 16 && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let number = u64::from_str_radix(digits, 16).ok().filter(|_| is_legal);
+    number.map(|number| format!("{number:016x}")).ok_or_else(|| {
+        "a session has 16 hexadecimal digits, or fewer without leading zeros, as in \
+         00c0600001000000; the gateway's log shows it"
             .to_owned()
     })
 }
@@ -241,6 +245,22 @@ fn date(at_ms: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_session_may_have_a_prefix_and_lack_leading_zeros() {
+        for (typed, meant) in [
+            ("00c0600001000000", "00c0600001000000"),
+            ("0x164578e98000000", "0164578e98000000"),
+            ("164578E98000000", "0164578e98000000"),
+            ("0XFFFFFFFFFFFFFFFF", "ffffffffffffffff"),
+            ("1", "0000000000000001"),
+        ] {
+            assert_eq!(session(typed).as_deref(), Ok(meant), "{typed}");
+        }
+        for wrong in ["", "0x", "+1", "0x+1", "x1", "00c0600001000000f", "0x0x1", "one"] {
+            assert!(session(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn any_number_can_be_a_date() {
