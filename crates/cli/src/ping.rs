@@ -14,7 +14,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use systole_client::policy::{Detection, PolicyError};
 use systole_client::reconnect::Backoff;
-use systole_client::{Client, CloseReason, Codec, Ending, Event, Options, Policy, Span, session};
+use systole_client::{
+    Client, CloseReason, Codec, ConnectError, Ending, Event, Options, Policy, Span, session,
+};
 use systole_core::policy::MAX_PROBES;
 use systole_net::address::{self, AddressError};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -320,6 +322,8 @@ struct Pinger<'a> {
     explained: bool,
     /// Whether a hint about the codec was printed.
     hinted: bool,
+    /// The hint that belongs to an attempt that has failed.
+    owed_hint: Option<String>,
     /// Whether the connection is lost for good, of which the next events tell more.
     is_ending: bool,
     end: Option<Exit>,
@@ -338,6 +342,7 @@ impl<'a> Pinger<'a> {
             awaits_answer: false,
             explained: false,
             hinted: false,
+            owed_hint: None,
             is_ending: false,
             end: None,
         }
@@ -370,14 +375,7 @@ impl<'a> Pinger<'a> {
                 (self.connected, self.awaits_answer) = (false, false);
                 self.is_ending = !self.args.reconnect;
             }
-            Event::AttemptFailed(error) => {
-                self.awaits_answer = false;
-                let (shown, hint) = hint::of_attempt(error, self.args.codec);
-                if !self.args.reconnect {
-                    output.error(&format!("{}: {shown}", self.args.addr));
-                }
-                self.hint(hint, output);
-            }
+            Event::AttemptFailed(error) => return self.fail(event, error, output),
             Event::Closed(ending) => self.close(*ending, output),
             Event::Session(session::Event::Retuned(policy)) => self.follow(*policy),
             Event::Session(_)
@@ -401,7 +399,21 @@ impl<'a> Pinger<'a> {
             self.explained = true;
             self.hint(Some(hint::other_codec(self.args.codec)), output);
         }
+        let owed = self.owed_hint.take();
+        self.hint(owed, output);
         Ok(())
+    }
+
+    /// Handles an attempt that has failed. If it was the last one, the next event says so, and
+    /// the hint follows that.
+    fn fail(&mut self, event: &Event, error: &ConnectError, output: &mut Output) -> io::Result<()> {
+        self.awaits_answer = false;
+        let (shown, hint) = hint::of_attempt(error, self.args);
+        if !self.args.reconnect {
+            output.error(&format!("{}: {shown}", self.args.addr));
+        }
+        self.owed_hint = hint;
+        self.report.record(event, Some(&hint::describe(error, self.args)), output)
     }
 
     /// Sends heartbeats by the policy that the server granted: the next in one of its intervals.
@@ -434,7 +446,7 @@ impl<'a> Pinger<'a> {
     /// Says that no answer has come so far.
     fn suspect_codec(&mut self, output: &mut Output) {
         output.note(&format!("{}: connected, but no answer in {NO_ANSWER:?}", self.args.addr));
-        self.hint(Some(hint::other_codec(self.args.codec)), output);
+        self.hint(Some(hint::of_silence(self.args)), output);
     }
 
     /// Prints a hint, if none was printed before.

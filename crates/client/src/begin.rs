@@ -4,12 +4,18 @@ use systole_core::wire::Codec;
 use systole_net::tls::ALPN;
 use systole_net::transport::{Layer, Transport};
 
+use crate::error::TlsProgress;
 use crate::{ConnectError, Options};
 
 /// A transport that a client can begin.
 pub(crate) trait Begin: Transport + Sized + Send + Sync + 'static {
     /// Makes the transport of a connection to `host`.
     fn begin(options: &Options, host: &str) -> Result<Self, ConnectError>;
+
+    /// Returns how far TLS came; `None` for another transport.
+    fn tls_progress(&self) -> Option<TlsProgress> {
+        None
+    }
 }
 
 impl Begin for Layer {
@@ -23,5 +29,14 @@ impl Begin for Layer {
             Codec::Message1028 | Codec::Line => &[],
         };
         tls.connect(name, alpn).map(Layer::from).map_err(ConnectError::Tls)
+    }
+
+    fn tls_progress(&self) -> Option<TlsProgress> {
+        let tls = self.tls()?;
+        Some(match tls.distrust() {
+            Some(why) => TlsProgress::Distrusted(why),
+            None if tls.is_secured() => TlsProgress::Complete,
+            None => TlsProgress::Begun,
+        })
     }
 }

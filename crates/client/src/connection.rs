@@ -134,8 +134,9 @@ impl<T: Begin> Connection<T> {
                 Stage::Handshaking => connection.turn(clock, &mut no_requests, shared).await,
                 Stage::Established | Stage::Lost(_) => return Ok(connection),
                 Stage::Refused(error) => {
-                    if let ConnectError::Handshake { answer, .. } = error {
+                    if let ConnectError::Handshake { answer, tls, .. } = error {
                         *answer = std::mem::take(&mut connection.first_bytes);
+                        *tls = connection.socket.transport().tls_progress();
                     }
                     let error = error.clone();
                     // The server learns at once that no link comes of this.

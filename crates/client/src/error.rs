@@ -8,7 +8,7 @@ use systole_core::cause::Verdict;
 use systole_core::link::Goodbye;
 use systole_core::reconnect::{self, Obstacle};
 use systole_core::text::Escaped;
-use systole_net::tls::TlsError;
+use systole_net::tls::{Distrust, TlsError};
 
 /// Error of an attempt to connect. Nothing stays open; retry with [`crate::Client::connect`].
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,6 +32,8 @@ pub enum ConnectError {
     Token {
         /// What the source says, at most 512 characters of it.
         why: String,
+        /// Whether the source gave again the token that the server refused.
+        again: bool,
     },
     /// No address accepted the connection; this is the error of the last one. The fault of the
     /// server or of the path, or a prohibition on this machine.
@@ -54,7 +56,23 @@ pub enum ConnectError {
         farewell: Option<Goodbye>,
         /// The first bytes that came back, at most 64: they show which protocol the server speaks.
         answer: Vec<u8>,
+        /// What the server's CLOSE says to people; empty without one. It is not escaped.
+        text: Box<str>,
+        /// How far TLS came; `None` for a plain connection.
+        tls: Option<TlsProgress>,
     },
+}
+
+/// How far TLS came before a handshake failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum TlsProgress {
+    /// It was begun, and is not complete.
+    Begun,
+    /// The server showed a certificate that is not believed.
+    Distrusted(Distrust),
+    /// It is complete: what failed came later.
+    Complete,
 }
 
 impl ConnectError {
@@ -118,11 +136,16 @@ impl fmt::Display for ConnectError {
             ConnectError::Resolve { name, why, .. } => write!(f, "no address for {name:?}: {why}"),
             ConnectError::Identity => f.write_str("the identity has a control character"),
             ConnectError::Tls(why) => write!(f, "no TLS: {why}"),
-            ConnectError::Token { why } => write!(f, "no token: {}", Escaped::line(why)),
+            ConnectError::Token { why, .. } => write!(f, "no token: {}", Escaped::line(why)),
             ConnectError::Io { why, .. } => write!(f, "not connected: {why}"),
             ConnectError::Timeout(after) => write!(f, "not connected: no answer in {after:?}"),
-            ConnectError::Handshake { verdict, .. } => {
-                write!(f, "connected, but not accepted: {}", verdict.cause)
+            ConnectError::Handshake { tls: Some(TlsProgress::Distrusted(why)), .. } => {
+                write!(f, "connected, but the server's certificate {why}")
+            }
+            ConnectError::Handshake { verdict, text, .. } => {
+                let colon = if text.is_empty() { "" } else { ": " };
+                let text = Escaped::line(text);
+                write!(f, "connected, but not accepted: {}{colon}{text}", verdict.cause)
             }
         }
     }

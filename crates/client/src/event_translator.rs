@@ -115,7 +115,8 @@ impl EventTranslator {
         let farewell = self.farewell.take();
         if self.stage != Stage::Established {
             self.stage = Stage::Refused({
-                ConnectError::Handshake { verdict, farewell, answer: Vec::new() }
+                let text = std::mem::take(&mut self.farewell_text);
+                ConnectError::Handshake { verdict, farewell, answer: Vec::new(), text, tls: None }
             });
             return;
         }

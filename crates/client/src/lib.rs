@@ -101,7 +101,8 @@ pub mod reconnect {
 
 /// TLS: whom a client believes, and what it shows; see [`Options::tls`].
 pub mod tls {
-    pub use systole_net::tls::{Believe, ClientTls, Identity, Pin, TlsError};
+    pub use crate::error::TlsProgress;
+    pub use systole_net::tls::{Believe, ClientTls, Distrust, Identity, Pin, TlsError};
 }
 
 /// The events of a session, which [`Event::Session`] wraps.

@@ -183,17 +183,19 @@ impl Tokens {
             let limit = self.limit;
             Err(format!("its source has given none in {limit:?}"))
         });
-        let given = given.and_then(|token| self.check(token));
-        self.shown = given.map_err(|why| ConnectError::Token { why })?;
+        let given = given.map_err(|why| ConnectError::Token { why, again: false });
+        self.shown = self.check(given?)?;
         Ok(self.shown.as_slice().into())
     }
 
-    fn check(&self, token: Vec<u8>) -> Given {
+    fn check(&self, token: Vec<u8>) -> Result<Vec<u8>, ConnectError> {
         if token.len() > MAX_TOKEN {
-            return Err(format!("what its source gave is longer than {MAX_TOKEN} bytes"));
+            let why = format!("what its source gave is longer than {MAX_TOKEN} bytes");
+            return Err(ConnectError::Token { why, again: false });
         }
         if self.refused.as_ref() == Some(&token) {
-            return Err("its source gave again the one that the server refused".to_owned());
+            let why = "its source gave again the one that the server refused".to_owned();
+            return Err(ConnectError::Token { why, again: true });
         }
         Ok(token)
     }

@@ -3,12 +3,15 @@
 //! Everything is given as PEM (RFC 7468). Reading the files is up to the caller.
 
 mod client;
+mod distrust;
 mod error;
 mod facts;
+mod roots;
 mod server;
 mod subject;
 
 pub use client::{Believe, ClientTls, Pin, system_certificates};
+pub use distrust::Distrust;
 pub use error::TlsError;
 pub use facts::{CertificateFacts, Validity};
 pub use server::{Identity, ServerTls};
@@ -49,8 +52,13 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError
 
 /// Reads certificates that vouch for others.
 fn roots(pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    vouching(certificates(pem)?)
+}
+
+/// Collects certificates that vouch for others.
+fn vouching(certificates: Vec<CertificateDer<'static>>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(pem)? {
+    for certificate in certificates {
         roots.add(certificate).map_err(|error| TlsError::Certificate(error.to_string()))?;
     }
     Ok(roots)

@@ -78,13 +78,13 @@ pub(super) struct Summary {
     pub(super) rtt_mdev_us: Option<u64>,
 }
 
-impl From<Goodbye> for Farewell {
-    fn from(goodbye: Goodbye) -> Farewell {
+impl Farewell {
+    pub(super) fn new(goodbye: Goodbye, text: &str) -> Farewell {
         Farewell {
             reason: goodbye.reason.name(),
             stay_away: goodbye.stay_away,
             return_after_ms: goodbye.return_after.as_millis(),
-            text: None,
+            text: Some(text.to_owned()).filter(|text| !text.is_empty()),
         }
     }
 }

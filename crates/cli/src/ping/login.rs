@@ -29,6 +29,16 @@ pub(super) struct LoginArgs {
 }
 
 impl LoginArgs {
+    /// Returns the file of the token.
+    pub(super) fn token_file(&self) -> Option<&Path> {
+        self.token_file.as_deref()
+    }
+
+    /// Returns whether a token is shown to the server.
+    pub(super) fn shows_token(&self) -> bool {
+        self.token_file.is_some() || env::var_os(VARIABLE).is_some()
+    }
+
     /// Sets the identity and the token. The error never shows a token.
     pub(super) fn fill(&self, options: &mut Options) -> Result<(), String> {
         let has_codec = options.codec == Codec::Native;

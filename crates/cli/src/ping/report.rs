@@ -14,7 +14,7 @@ use systole_net::Clock;
 use super::json::{Farewell, Line, Summary, json, session_object};
 use super::limit::{LINES_A_SECOND, Limit};
 use super::statistics::{RoundTrips, loss};
-use super::{Args, Manner, event_is_loss, interval};
+use super::{Args, Manner, hint, interval};
 use crate::output::Output;
 
 /// Counts heartbeats, and prints a line for each event.
@@ -111,7 +111,7 @@ impl Report {
     }
 
     /// Counts the event, and prints it if the options select it.
-    /// `shown` is what a loss shows beyond its cause.
+    /// `shown` is what a loss shows beyond its cause, or an attempt beyond its error.
     pub(super) fn record(
         &mut self,
         event: &Event,
@@ -126,11 +126,15 @@ impl Report {
         let line = if self.json {
             self.object(event, number, time).map(|object| json(&object))
         } else {
-            let shown = shown.filter(|_| self.prints_losses());
-            let loss = shown.filter(|_| event_is_loss(event));
-            let text = match loss {
-                Some(shown) => Some(Text(format!("connection lost: {shown}"), Shown::Always)),
-                None => self.text(event, number),
+            let always = |text: String| Some(Text(text, Shown::Always));
+            let text = match (event, shown) {
+                (Event::Lost { .. }, Some(shown)) if self.prints_losses() => {
+                    always(format!("connection lost: {shown}"))
+                }
+                (Event::AttemptFailed(_), Some(shown)) if self.reconnect => {
+                    always(shown.to_owned())
+                }
+                _ => self.text(event, number),
             };
             match text {
                 Some(text) if self.verbose => Some(format!("{} {}", stamp(time), text.0)),
@@ -286,12 +290,12 @@ impl Report {
                 let why = if self.verbose { format!(": {}", verdict.cause) } else { String::new() };
                 always(format!("connection dead{why}"))
             }
-            Event::Lost { verdict, text, .. } => always(loss_text(verdict, text)),
+            Event::Lost { verdict, farewell, text, .. } => {
+                always(loss_text(verdict, *farewell, text))
+            }
             Event::Reconnecting { attempt, after } => {
                 always(format!("reconnecting in {after}, attempt {attempt}"))
             }
-            // Without further attempts it is the error of the program.
-            Event::AttemptFailed(error) => self.reconnect.then(|| always(error.to_string()))?,
             Event::Reconnected { .. } => always("connected again".to_owned()),
             Event::Revised { to, .. } => always(format!("the previous loss was revised: {to}")),
             Event::Connected { policy, .. } if self.manner == Manner::Each && !self.verbose => {
@@ -324,7 +328,8 @@ impl Report {
             Event::HeartbeatData(bytes) => {
                 verbose(format!("received {} bytes on a heartbeat", bytes.len()))
             }
-            Event::RoundTrip(_) | Event::Closed(_) => None,
+            // Of an attempt `record` gets what it has shown, or the program ends with that.
+            Event::RoundTrip(_) | Event::Closed(_) | Event::AttemptFailed(_) => None,
         }
     }
 
@@ -357,10 +362,7 @@ impl Report {
             Event::Lost { verdict, farewell, text, silent_for } => Line {
                 cause: Some(verdict.cause.name()),
                 silent_ms: Some(silent_for.as_millis()),
-                goodbye: farewell.map(|goodbye| Farewell {
-                    text: Some(text.to_string()).filter(|text| !text.is_empty()),
-                    ..Farewell::from(goodbye)
-                }),
+                goodbye: farewell.map(|goodbye| Farewell::new(goodbye, text)),
                 ..line(if verdict.is_silence() { "dead" } else { "lost" })
             },
             Event::Reconnecting { attempt, after } => Line {
@@ -370,7 +372,7 @@ impl Report {
             },
             Event::AttemptFailed(error) => Line {
                 error: Some(error.to_string()),
-                goodbye: farewell(error).map(Farewell::from),
+                goodbye: farewell(error),
                 ..line("attempt_failed")
             },
             Event::Reconnected { session, policy, attempt, .. } => Line {
@@ -393,15 +395,17 @@ impl Report {
     }
 }
 
-/// Says why a connection is lost, with what the server says to people.
-fn loss_text(verdict: &Verdict, text: &str) -> String {
+/// Says why a connection is lost, with what the server says to people, and when to come back.
+fn loss_text(verdict: &Verdict, farewell: Option<Goodbye>, text: &str) -> String {
     let colon = if text.is_empty() { "" } else { ": " };
-    format!("connection lost: {}{colon}{}", verdict.cause, Escaped::line(text))
+    let (text, after) = (Escaped::line(text), hint::return_after(farewell));
+    format!("connection lost: {}{colon}{text}{after}", verdict.cause)
 }
 
 /// Returns the server's goodbye in its refusal of an attempt.
-fn farewell(error: &ConnectError) -> Option<Goodbye> {
-    if let ConnectError::Handshake { farewell, .. } = error { *farewell } else { None }
+fn farewell(error: &ConnectError) -> Option<Farewell> {
+    let ConnectError::Handshake { farewell, text, .. } = error else { return None };
+    farewell.map(|goodbye| Farewell::new(goodbye, text))
 }
 
 /// Formats an event of the session; `None` for those that the client reports in its own words, and

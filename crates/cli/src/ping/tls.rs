@@ -13,7 +13,8 @@ pub(super) struct TlsArgs {
     #[arg(long)]
     tls: bool,
 
-    /// Speak TLS, and believe certificates for which one in FILE (PEM) vouches
+    /// Speak TLS, and believe the certificates in FILE (PEM), and those for which one of them
+    /// vouches
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
 
@@ -40,6 +41,22 @@ pub(super) struct TlsArgs {
 }
 
 impl TlsArgs {
+    /// Returns whether TLS was asked for.
+    pub(super) const fn is_spoken(&self) -> bool {
+        let is_believing = self.tls || self.insecure || self.ca.is_some() || self.pin.is_some();
+        is_believing || self.cert.is_some() || self.tls_name.is_some()
+    }
+
+    /// Returns whether certificates were named that vouch for others.
+    pub(super) const fn names_roots(&self) -> bool {
+        self.ca.is_some()
+    }
+
+    /// Returns whether a certificate of our own is shown to a server that asks for one.
+    pub(super) const fn shows_certificate(&self) -> bool {
+        self.cert.is_some()
+    }
+
     /// Returns the TLS that was asked for; `None` for a plain connection.
     pub(super) fn read(&self) -> Result<Option<ClientTls>, String> {
         let identity = match (&self.cert, &self.key) {

@@ -126,3 +126,21 @@ fn no_ban_that_was_answered_is_lost_however_often_the_gateway_is_killed() {
         assert!(all.iter().any(|ban| ban["identity"] == name.as_str()), "{name} is lost");
     }
 }
+
+#[test]
+fn ping_says_when_a_gateway_that_refuses_it_wants_it_back() {
+    let gateway = Gateway::start("bans-ping", &unhurried());
+    let wish = json!({"identity": "ada", "seconds": 3_600});
+    gateway.ask("POST /api/v1/bans", &wish.to_string());
+    let address = gateway.address("native").to_string();
+    let ping = |more: &[&str]| {
+        let args = [&["ping", &address, "--identity", "ada"][..], more].concat();
+        snapshot(&mut systole(Path::new("."), &args))
+    };
+    for verbose in [&[][..], &["-v"]] {
+        let shown = ping(verbose);
+        assert!(shown.contains("kicked; come back in 35"), "{shown}");
+    }
+    let shown = ping(&["--json"]);
+    assert!(shown.contains("\"return_after_ms\":35"), "{shown}");
+}

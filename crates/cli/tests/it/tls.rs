@@ -148,9 +148,16 @@ fn ping_believes_whom_it_is_told_to_and_says_whom_it_does_not() {
         (&["--ca", &roots, "--tls-name", "one.test"][..], "exit 0"),
         (&["--pin", &pin], "exit 0"),
         (&["--insecure"], "exit 0"),
-        (&["--ca", &roots], "no certificate that is believed"),
-        (&["--ca", &roots, "--tls-name", "two.test"], "no certificate that is believed"),
-        (&["--pin", &"0".repeat(64)], "no certificate that is believed"),
+        (&["--ca", &roots], "hint: \"127.0.0.1\" was expected; --tls-name"),
+        (
+            &["--ca", &roots, "--tls-name", "two.test"],
+            "connected, but the server's certificate is for other names than the expected one\n\
+             hint: \"two.test\" was expected; --tls-name expects another name\n",
+        ),
+        (
+            &["--pin", &"0".repeat(64)],
+            "the server's certificate has another key than the pinned one\nhint: was the key",
+        ),
         (&["--pin", "12"], "64 hexadecimal digits"),
         (&["--ca", "none.pem"], "none.pem"),
         (&["--tls-name", "a b", "--ca", &roots], "no certificate can name this host"),
@@ -168,6 +175,57 @@ fn ping_believes_whom_it_is_told_to_and_says_whom_it_does_not() {
     assert!(shown.starts_with("exit 1"), "{shown}");
     let shown = ping(&gateway, "native", &[]);
     assert!(shown.contains("spoke TLS where it is not spoken"), "{shown}");
+}
+
+#[test]
+fn ping_believes_a_certificate_that_signs_itself_and_says_what_is_wrong_with_others() {
+    let folder = directory("serve-tls-itself-files");
+    // As `openssl req -x509` makes it: that of an authority.
+    let sign = |name: &str, is_over: bool| {
+        let names = if name.is_empty() { Vec::new() } else { vec![name.to_owned()] };
+        let mut params = CertificateParams::new(names).expect("the parameters are legal");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        if is_over {
+            params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+        }
+        let key = KeyPair::generate().expect("the parameters are legal");
+        let certificate = params.self_signed(&key).expect("the parameters are legal");
+        fs::write(folder.join("cert.pem"), certificate.pem()).expect("it is writable");
+        fs::write(folder.join("key.pem"), key.serialize_pem()).expect("it is writable");
+    };
+    let own = folder.join("cert.pem").display().to_string();
+    let other = folder.join("other.pem").display().to_string();
+    let mut run = 0;
+    let mut shown = |ca: &str| {
+        run += 1;
+        let gateway = Gateway::start(&format!("serve-tls-itself-{run}"), &with_tls(&folder));
+        ping(&gateway, "native", &["--ca", ca])
+    };
+    sign("127.0.0.1", false);
+    fs::copy(&own, &other).unwrap();
+    let it = shown(&own);
+    assert!(it.starts_with("exit 0"), "{it}");
+    sign("127.0.0.1", false);
+    let it = shown(&other);
+    let expected = "certificate is that of an authority, which is none for a server\nhint: give";
+    assert!(it.contains(expected), "{it}");
+    sign("", false);
+    let it = shown(&own);
+    assert!(it.contains("hint: make it with -addext subjectAltName=IP:127.0.0.1"), "{it}");
+    sign("127.0.0.1", true);
+    let it = shown(&own);
+    assert!(it.contains("certificate has expired\nhint: it needs a new one, or the clock"), "{it}");
+}
+
+#[test]
+fn ping_that_speaks_tls_to_whom_speaks_none_is_told_so() {
+    let gateway = Gateway::start("serve-no-tls", ONE_SECOND);
+    for listener in ["native", "message1028"] {
+        let codec = ["--codec", listener, "--insecure"];
+        let shown = ping(&gateway, listener, &codec);
+        let hint = "hint: the server may speak no TLS on this port";
+        assert!(shown.contains(hint) && !shown.contains("is this a systole"), "{shown}");
+    }
 }
 
 #[test]

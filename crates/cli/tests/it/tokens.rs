@@ -286,8 +286,12 @@ fn ping_reads_its_token_again_before_each_login() {
     let mut ping = Program::start(&mut systole(file.parent().unwrap(), &args));
     let line = ping.until("not accepted: ");
     assert!(line.contains("unauthorized"), "{line}");
+    ping.stderr_after("hint: the gateway's log and systole_logins_refused_total have the reason");
+    let mut without = systole(file.parent().unwrap(), &["ping", &address, "--count", "1"]);
+    let shown = crate::snapshot(without.env_remove("SYSTOLE_TOKEN"));
+    assert!(shown.contains("\nhint: no token was shown: --token-file FILE, or set"), "{shown}");
     // The same one is of no use, and counts as nothing at the gateway.
-    ping.until("no token: its source gave again the one that the server refused");
+    ping.until("token still has the token that was refused; waiting for a new one");
     assert_eq!(refused(&gateway, "malformed"), 1.0);
     fs::write(&file, format!("{lasting}\n")).unwrap();
     ping.until("answer from");
@@ -368,7 +372,7 @@ fn a_webhook_says_who_a_client_is() {
     let gateway = Gateway::start("tokens-webhook", &config);
     let login = |token: &str, more: &[&str]| {
         let port = gateway.port("native");
-        let args = ["client", "127.0.0.1", &port, "--identity", "", "--token", token];
+        let args = ["client", "127.0.0.1", &port, "--token", token];
         client.start(&[&args[..], more].concat())
     };
     let mut ada = login("ada's", &["--stay", "60000"]);

@@ -142,7 +142,7 @@ async fn a_source_that_fails_panics_or_gives_too_much_is_asked_again() {
 async fn a_long_error_of_a_source_is_cut() {
     let source = TokenSource::blocking(|_| Err::<String, _>("ö".repeat(100_000)));
     let error = Client::connect("127.0.0.1:1", with(source)).await.unwrap_err();
-    let ConnectError::Token { why } = error else { panic!("{error:?}") };
+    let ConnectError::Token { why, .. } = error else { panic!("{error:?}") };
     assert_eq!(why.chars().count(), 513);
 }
 

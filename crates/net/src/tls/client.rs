@@ -13,8 +13,9 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
+use super::roots::ByRoots;
 use super::server::Identity;
-use super::{TlsError, provider, roots};
+use super::{TlsError, certificates, provider, vouching};
 use crate::transport::Tls;
 
 /// The SHA-256 of a public key (its SubjectPublicKeyInfo, as RFC 7469, 2.4 counts it).
@@ -55,7 +56,7 @@ impl Pin {
 pub enum Believe<'a> {
     /// Those for which a certificate of this system vouches.
     System,
-    /// Those for which one of these certificates vouches, as PEM.
+    /// Those for which one of these certificates vouches, and these themselves, as PEM.
     Roots(&'a [u8]),
     /// One with this public key, whatever its name and time say.
     Pinned(Pin),
@@ -77,16 +78,16 @@ impl ClientTls {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(unusable)?;
-        let builder = match believe {
-            Believe::System => builder.with_root_certificates(system_roots()?),
-            Believe::Roots(pem) => builder.with_root_certificates(roots(pem)?),
-            Believe::Pinned(pin) => builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(ByKey::new(Some(*pin)))),
-            Believe::Anyone => {
-                builder.dangerous().with_custom_certificate_verifier(Arc::new(ByKey::new(None)))
+        let verifier: Arc<dyn ServerCertVerifier> = match believe {
+            Believe::System => Arc::new(ByRoots::new(system_roots()?, Vec::new())?),
+            Believe::Roots(pem) => {
+                let given = certificates(pem)?;
+                Arc::new(ByRoots::new(vouching(given.clone())?, given)?)
             }
+            Believe::Pinned(pin) => Arc::new(ByKey::new(Some(*pin))),
+            Believe::Anyone => Arc::new(ByKey::new(None)),
         };
+        let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
         let mut config = match identity {
             None => builder.with_no_client_auth(),
             Some(identity) => builder.with_client_cert_resolver(identity.resolver()),

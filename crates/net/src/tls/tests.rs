@@ -90,6 +90,62 @@ fn a_client_believes_whom_its_roots_vouch_for_and_nobody_else() {
     assert_eq!(client.connect("no host", &[]).err(), Some(TlsError::Name));
 }
 
+/// Signs itself, as `openssl req -x509` does: the certificate of an authority, for these names.
+fn signed_by_itself(change: impl Fn(&mut CertificateParams)) -> Pair {
+    let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    Pair { chain: params.self_signed(&key).unwrap().pem(), key: key.serialize_pem() }
+}
+
+/// Returns why a client that believes the certificates in `roots` does not believe `pair`.
+fn distrust(roots: &str, host: &str, pair: &Pair) -> Option<Distrust> {
+    let server = ServerTls::new(vec![pair.identity()], None, &[]).unwrap();
+    let client = ClientTls::new(&Believe::Roots(roots.as_bytes()), None).unwrap();
+    let mut client = client.connect(host, &[]).unwrap();
+    let is_open = shake(&mut client, &mut server.accept().unwrap());
+    assert_eq!(is_open, client.distrust().is_none(), "{host}");
+    client.distrust()
+}
+
+#[test]
+fn a_certificate_given_itself_is_believed_for_its_names_its_time_and_its_purpose_alone() {
+    let own = |change: fn(&mut CertificateParams)| {
+        let pair = signed_by_itself(change);
+        distrust(&pair.chain, "a.test", &pair)
+    };
+    assert_eq!(own(|_| {}), None, "that of an authority, as most are");
+    assert_eq!(own(|it| it.is_ca = rcgen::IsCa::NoCa), None);
+    assert_eq!(own(|it| it.not_after = rcgen::date_time_ymd(2020, 1, 1)), Some(Distrust::Expired));
+    let young = own(|it| it.not_before = rcgen::date_time_ymd(2500, 1, 1));
+    assert_eq!(young, Some(Distrust::NotYetValid));
+    assert_eq!(own(|it| it.subject_alt_names.clear()), Some(Distrust::NoName));
+    let client = rcgen::ExtendedKeyUsagePurpose::ClientAuth;
+    let purpose = signed_by_itself(|it| it.extended_key_usages = vec![client.clone()]);
+    assert_eq!(distrust(&purpose.chain, "a.test", &purpose), Some(Distrust::Purpose));
+    let pair = signed_by_itself(|_| {});
+    assert_eq!(distrust(&pair.chain, "b.test", &pair), Some(Distrust::OtherName));
+    let leaf = Authority::new().sign("a.test");
+    assert_eq!(distrust(&leaf.chain, "a.test", &leaf), None, "without its authority");
+}
+
+#[test]
+fn a_certificate_that_is_not_believed_says_why() {
+    let authority = Authority::new();
+    let pair = authority.sign("a.test");
+    assert_eq!(distrust(&authority.pem(), "a.test", &pair), None);
+    assert_eq!(distrust(&authority.pem(), "b.test", &pair), Some(Distrust::OtherName));
+    assert_eq!(distrust(&authority.pem(), "127.0.0.1", &pair), Some(Distrust::OtherName));
+    // Of the same name as the one that has signed, and of another.
+    let (same, other) = (Authority::new().pem(), signed_by_itself(|_| {}));
+    assert_eq!(distrust(&same, "a.test", &pair), Some(Distrust::UnknownIssuer));
+    assert_eq!(distrust(&other.chain, "a.test", &pair), Some(Distrust::UnknownIssuer));
+    // Not the one that was given, whatever its name says.
+    let twin = signed_by_itself(|_| {});
+    assert_eq!(distrust(&other.chain, "a.test", &twin), Some(Distrust::Authority));
+}
+
 #[test]
 fn a_pinned_key_is_believed_under_any_name_and_no_other_key_is() {
     let authority = Authority::new();
@@ -99,7 +155,9 @@ fn a_pinned_key_is_believed_under_any_name_and_no_other_key_is() {
     let client = ClientTls::new(&Believe::Pinned(Pin::from_hex(&digits).unwrap()), None);
     assert!(meets(&client.unwrap(), "127.0.0.1", &server));
     let other = Believe::Pinned(pin(&authority.sign("a.test")));
-    assert!(!meets(&ClientTls::new(&other, None).unwrap(), "a.test", &server));
+    let mut other = ClientTls::new(&other, None).unwrap().connect("a.test", &[]).unwrap();
+    assert!(!shake(&mut other, &mut server.accept().unwrap()));
+    assert_eq!(other.distrust(), Some(Distrust::OtherKey));
     for wrong in ["", "ab", &digits[1..], &format!("{digits}0"), &digits.replace('a', "g")] {
         assert!(wrong == digits || Pin::from_hex(wrong) == Err(TlsError::Pin), "{wrong}");
     }

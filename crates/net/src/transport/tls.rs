@@ -17,6 +17,7 @@ use rustls::{ClientConfig, ServerConfig};
 use systole_core::wire::Malformed;
 
 use super::{End, Held, MAX_RECORD, Opened, Transport};
+use crate::tls::Distrust;
 use connection::{Connection, Sealed, Step, Wish};
 
 /// The first bytes of records (RFC 8446, 5.1).
@@ -48,6 +49,7 @@ pub struct Tls {
     end: PeerEnd,
     /// Whether the first byte that the peer has sent begins a record.
     begins_record: Option<bool>,
+    distrust: Option<Distrust>,
 }
 
 /// The most that an idle connection takes beside what rustls holds, in bytes.
@@ -149,6 +151,7 @@ impl Tls {
             close: Close::No,
             end: PeerEnd::No,
             begins_record: None,
+            distrust: None,
         }
     }
 
@@ -156,6 +159,17 @@ impl Tls {
     /// or if none was asked for.
     pub fn peer_certificate(&self) -> Option<&CertificateDer<'static>> {
         self.connection.state().peer_certificates()?.first()
+    }
+
+    /// Returns why the peer's certificate was not believed; `None` if that is not what ended the
+    /// connection.
+    pub const fn distrust(&self) -> Option<Distrust> {
+        self.distrust
+    }
+
+    /// Returns whether the handshake is complete.
+    pub fn is_secured(&self) -> bool {
+        !self.connection.state().is_handshaking()
     }
 
     /// Changes the keys by which this end seals, as a peer may at any time.
@@ -178,10 +192,9 @@ impl Tls {
 
     /// Returns what an error says of the peer.
     fn explain(&self, error: Option<&rustls::Error>) -> Malformed {
-        use rustls::Error::{AlertReceived, InvalidCertificate, NoCertificatesPresented};
-        if matches!(error, Some(AlertReceived(_))) {
+        if matches!(error, Some(rustls::Error::AlertReceived(_))) {
             Malformed::TlsRefused
-        } else if matches!(error, Some(InvalidCertificate(_) | NoCertificatesPresented)) {
+        } else if self.distrust.is_some() {
             Malformed::Certificate
         } else if self.begins_record == Some(false) {
             Malformed::NoTls
@@ -220,6 +233,7 @@ impl Tls {
                 Step::Starved => break,
                 Step::Closed => self.end = PeerEnd::Untold(Ending::Closed),
                 Step::Failed(why) => {
+                    self.distrust = why.as_ref().and_then(Distrust::of);
                     let why = self.explain(why.as_ref());
                     self.end = PeerEnd::Untold(Ending::Illegal(why));
                 }
