@@ -109,7 +109,7 @@ fn a_ban_ends_who_is_online_and_keeps_out_who_comes_back_until_it_ends() {
     assert_eq!(bans["bans"][0]["identity"], "ada");
     assert_eq!(
         ban(json!({"identity": "ada", "seconds": 0})),
-        json!({"ended": 0, "lost_at_restart": true})
+        json!({"ended": 0, "found": true, "lost_at_restart": true})
     );
     drop(online(&gateway, "ada"));
     wait("ada to be offline", || {
