@@ -169,7 +169,7 @@ fn link_input(kind: u8, size: u8, bytes: &[u8]) -> Input<'_> {
             let tcp = (kind < 190).then_some(tcp);
             return Answer::Examined(Examination { tcp, ..Examination::default() }).into();
         }
-        200..210 => return Answer::Admitted(SessionKey { session: 1, epoch: 2 }).into(),
+        200..210 => return Answer::admitted(SessionKey { session: 1, epoch: 2 }).into(),
         210..215 => {
             let why = Denial::ALL.get(usize::from(size)).copied();
             let denied = Denied { goodbye: CloseReason::Full.into(), why };

@@ -111,7 +111,7 @@ fn process_outputs(
     }
     if asked {
         // Everybody is admitted here, each with a session of its own.
-        link.handle(now, Answer::Admitted(SessionKey { session, epoch: session }));
+        link.handle(now, Answer::admitted(SessionKey { session, epoch: session }));
     }
     for (bytes, more) in echoes {
         let echo = Command::Send { bytes: &bytes, more, kind: DataKind::default() };

@@ -33,6 +33,20 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Returns a verdict that falls now for a cause that needs no diagnosis.
+    pub fn of(cause: Cause, now: Time, last_heard: Time) -> Verdict {
+        Verdict {
+            cause,
+            confidence: cause.confidence(),
+            at: now,
+            due: now,
+            stretch: Span::ZERO,
+            last_heard,
+            probes: 0,
+            grounds: Grounds::default(),
+        }
+    }
+
     /// Returns true if the verdict fell because a deadline passed without evidence.
     pub fn is_silence(&self) -> bool {
         self.grounds.contains(Ground::ApplicationSilent) || self.cause == Cause::HandshakeTimeout
@@ -297,6 +311,40 @@ impl Cause {
             | Cause::Drained
             | Cause::Finished
             | Cause::LocalFault
+            | Cause::GatewayLost => false,
+        }
+    }
+
+    /// Returns whether a session that can be resumed outlives a link that ended for this cause: the
+    /// peer may still be there, and has not said that it is done. A peer that has judged a silence
+    /// means to come back, and so do those that it drains.
+    pub const fn leaves_away(self) -> bool {
+        match self {
+            Cause::PeerExited
+            | Cause::PeerReset
+            | Cause::MiddleboxForgot
+            | Cause::MiddleboxReset
+            | Cause::AppHung
+            | Cause::NotReading
+            | Cause::PathLost { .. }
+            | Cause::Unreachable
+            | Cause::LocalNetworkDown
+            | Cause::LocalNeighbourGone
+            | Cause::LocalFault
+            | Cause::Unknown
+            | Cause::PeerClosed(CloseReason::Silent | CloseReason::Drained) => true,
+            Cause::PeerClosed(_)
+            | Cause::PeerRebooted
+            | Cause::SlowConsumer
+            | Cause::HandshakeTimeout
+            | Cause::Protocol(_)
+            | Cause::Kicked
+            | Cause::Replaced
+            | Cause::Unauthorized
+            | Cause::Refused(_)
+            | Cause::Flooding
+            | Cause::Drained
+            | Cause::Finished
             | Cause::GatewayLost => false,
         }
     }

@@ -161,15 +161,19 @@ impl<M: Timed, T: Tap<M>> Driver<M, T> {
 
     /// Returns when to call [`Driver::expire`] next; the time may be in the past.
     pub fn next_deadline(&self) -> Option<Time> {
-        if self.backlog || self.machine.deadline_of(M::COMMON).is_some() {
+        if self.backlog {
             return Some(Time::ZERO);
         }
-        self.wheel.next_deadline()
+        let common = self.machine.deadline_of(M::COMMON).map(|deadline| deadline.at);
+        match (common, self.wheel.next_deadline()) {
+            (Some(common), Some(part)) => Some(common.min(part)),
+            (common, part) => common.or(part),
+        }
     }
 
     /// Performs one step of the work for all parts. Returns whether there was any.
     pub fn sweep(&mut self, now: Time) -> bool {
-        let is_due = self.machine.deadline_of(M::COMMON).is_some();
+        let is_due = self.machine.deadline_of(M::COMMON).is_some_and(|common| common.at <= now);
         if is_due {
             self.handle_fired(now, M::COMMON);
         }

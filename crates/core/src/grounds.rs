@@ -114,6 +114,8 @@ impl Ground {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Grounds(u32);
 
+crate::plain::plain_struct! { Grounds { 0: bits } }
+
 impl Grounds {
     /// Creates a set of these grounds.
     pub fn of(grounds: &[Ground]) -> Grounds {

@@ -5,16 +5,19 @@
 //! so that no input delays the others.
 
 mod address;
+mod away;
 mod frames;
 mod frequency;
 mod granted;
 mod identities;
 mod kept;
 mod login;
+mod machine;
 mod meter;
 mod presence;
 mod rate;
 mod reach;
+mod resume;
 mod saved;
 mod sessions;
 mod signal;
@@ -27,13 +30,15 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use address::Address;
+use away::Absences;
+pub use away::{AWAY_SESSIONS, Absence};
 pub use frames::FRAME_MEMORY;
 use frequency::Frequencies;
 use granted::Granted;
 pub use granted::{Grant, MAX_ATTRIBUTES};
 use identities::Identities;
-use kept::Kept;
 pub use kept::WINDOW_MEMORY;
+use kept::{Holder, Kept};
 use login::Contest;
 pub use login::{Login, Proof};
 use meter::Meter;
@@ -46,19 +51,20 @@ pub use sweep::{MAX_MESSAGES, MESSAGE_MEMORY};
 use timers::Grid;
 
 use crate::budget::Budget;
-use crate::driver::{Moved, Timed, Timer};
+use crate::driver::Moved;
 use crate::gather;
 use crate::link::departure::LEAVE_LIMIT;
 use crate::link::{self, Context, Effect, Outbound, Peer, Writer};
-use crate::machine::{Deadline, Machine, Reason};
 use crate::pages::Slots;
-use crate::plain::Damage;
 use crate::random::Random;
 use crate::time::{Span, Time};
 
 /// The maximum number of links in a hub: each may have a session, whose place is 24 bits of its
 /// number.
 pub const MAX_LINKS: u32 = 1 << 24;
+
+/// Marks the outputs of a session that is away, which has no link, with its place.
+const PLACE_OF_AWAY: u32 = 1 << 31;
 
 /// The machine for all links of one shard.
 #[derive(Debug)]
@@ -72,6 +78,10 @@ pub struct Hub {
     frequencies: Frequencies,
     /// The links that go to the homes of their identities ([`Output::GoHome`]).
     strangers: VecDeque<u32>,
+    /// The sessions that have no link.
+    away: Absences,
+    /// The links whose peers may resume their sessions ([`Output::Resume`]).
+    resuming: VecDeque<u32>,
     /// The newer logins that wait, by the link of the session that is to answer.
     contests: BTreeMap<u32, Contest>,
     /// The links whose sessions wait for the request of an epoch ([`Output::Own`]).
@@ -131,7 +141,8 @@ struct Slot {
 impl Hub {
     /// Creates a hub without links.
     pub fn new(settings: Settings) -> Hub {
-        let Settings { shard, homes, listeners, seed, frame_memory, window_memory } = settings;
+        let Settings { shard, homes, listeners, seed, frame_memory, window_memory, away } =
+            settings;
         let mut random = Random::new(seed);
         Hub {
             grid: Grid::of_shard(shard),
@@ -139,6 +150,8 @@ impl Hub {
             identities: Identities::new(homes),
             frequencies: Frequencies::default(),
             strangers: VecDeque::new(),
+            away: Absences::new(away),
+            resuming: VecDeque::new(),
             contests: BTreeMap::new(),
             unowned: VecDeque::new(),
             retuned: alloc::vec![0; listeners.len()],
@@ -171,12 +184,14 @@ impl Hub {
         let links = self.counters.links.saturating_sub(self.ended.len() as u32);
         let frame_bytes = self.frames.held() as u64;
         let window_bytes = self.kept.bytes() as u64;
+        let away = self.away.len() as u32;
         Counters {
             links,
             heartbeats_in,
             heartbeats_out,
             frame_bytes,
             window_bytes,
+            away,
             ..self.counters
         }
     }
@@ -269,6 +284,7 @@ impl Hub {
                 }
             }
             World::Command(command) => self.command(command),
+            World::Session { session, command } => self.command_session(now, session, command),
         }
     }
 
@@ -276,12 +292,18 @@ impl Hub {
     fn answer(&mut self, now: Time, answer: Answer) {
         match answer {
             Answer::Deadline(Part::Link(link)) => self.handle_deadline(now, link),
-            Answer::Deadline(Part::Common) => self.sweep(now),
+            Answer::Deadline(Part::Common) => {
+                self.sweep(now);
+                self.expire_away(now);
+            }
             Answer::Deadline(Part::Session(_)) => {}
             Answer::Examined { link, examination } => {
                 self.handle_link(now, link, link::Answer::Examined(examination));
             }
-            Answer::Owned { session, epoch } => self.owned(now, session, epoch),
+            Answer::Owned { session, epoch, token } => self.owned(now, session, epoch, token),
+            Answer::Resumed { link, admission, token } => {
+                self.resumed(now, link, admission, token);
+            }
         }
     }
 
@@ -313,7 +335,7 @@ impl Hub {
         let mut context = Context { settings, random: &mut self.random };
         let effect = step(&mut slot.peer, &mut context, &mut self.outbound.to(link));
         let counts_frame = was_within_frame || slot.peer.is_within_frame();
-        let is_beyond = self.kept.count(link, kept, slot.peer.kept_bytes());
+        let is_beyond = self.kept.count(Holder::Link(link), kept, slot.peer.kept_bytes());
         let after = (slot.peer.is_established(), slot.peer.is_suspect());
         if before != after {
             self.counters.online += u32::from(after.0);
@@ -341,16 +363,21 @@ impl Hub {
                 self.ended.push(link);
             }
         }
+        let wishes = !has_waited && slot.peer.wish().is_some();
         let is_admission_over = has_waited && !slot.peer.awaits_admission();
         let is_contest_over = effect == Effect::Rearm && slot.peer.is_contest_over(now);
         if counts_frame {
             self.count_frame(link);
         }
         if is_beyond {
-            self.make_room_in_windows(now, link);
+            self.make_room_in_windows(now, Holder::Link(link));
         }
         if effect == Effect::Ended {
+            self.go_away(now, link);
             self.forget_login(link);
+        }
+        if wishes {
+            self.seek_resumption(now, link);
         }
         if is_admission_over {
             self.end_turn(now, link);
@@ -368,111 +395,22 @@ impl Hub {
             self.counters.links -= 1;
             self.forget_link(link);
         }
+        self.remove_over();
     }
 
     /// Removes a link and its session from the tables.
     fn forget_link(&mut self, link: u32) {
         self.forget_login(link);
         self.contests.remove(&link);
-        if let Some(place) = self.slots.remove(link).and_then(|slot| slot.place) {
+        if let Some(place) = self.slots.remove(link).and_then(|slot| slot.place)
+            && self.sessions.is_held(place, link)
+        {
             self.sessions.end(place);
         }
         self.frames.set(link, None);
         self.ahead.remove(&link);
         self.granted.remove(&link);
         self.meters.remove(&link);
-    }
-}
-
-impl Machine for Hub {
-    type World<'a> = World<'a>;
-    type Answer = Answer;
-    type Output<'a> = Output<'a>;
-    type Part = Part;
-
-    #[inline]
-    fn handle<'a>(&mut self, now: Time, input: impl Into<Input<'a>>) {
-        if !self.ended.is_empty() && self.outbound.is_empty() {
-            self.remove_ended();
-        }
-        match input.into() {
-            Input::World(world) => self.world(now, world),
-            Input::Answer(answer) => self.answer(now, answer),
-        }
-    }
-
-    #[inline]
-    fn poll_output(&mut self) -> Option<Output<'_>> {
-        if let Some(link) = self.unowned.pop_front()
-            && let Some(Slot { generation, place: Some(place), .. }) = self.slots.get(link)
-        {
-            let session = self.sessions.number(*generation, Some(*place), link);
-            return Some(Output::Own { link, admission: *generation, session });
-        }
-        if let Some(link) = self.strangers.pop_front()
-            && let Some(slot) = self.slots.get(link)
-        {
-            let shard = self.identities.home(slot.identity());
-            return Some(Output::GoHome { link, admission: slot.generation, shard });
-        }
-        if self.outbound.is_empty()
-            && let Some((link, state)) = self.handed_over.pop_front()
-        {
-            self.leave(link);
-            self.polled_state = state;
-            return Some(Output::HandedOver { link, state: &self.polled_state });
-        }
-        let (link, output) = self.outbound.poll()?;
-        if output == link::Output::Admit {
-            let admission = self.slots.get(link).map_or(0, |slot| slot.generation);
-            return Some(Output::Admit { link, admission });
-        }
-        Some(Output::Link { link, output })
-    }
-
-    fn deadline_of(&self, part: Part) -> Option<Deadline> {
-        match part {
-            Part::Common if self.sweeps.is_empty() => None,
-            Part::Common => Some(Deadline::exact(Time::ZERO, Reason::Sweep)),
-            Part::Session(_) => None,
-            Part::Link(link) => self.deadline_of_link(link),
-        }
-    }
-
-    fn parts(&self) -> Vec<Part> {
-        self.all_parts()
-    }
-
-    fn save_part(&self, now: Time, part: Part, out: &mut Vec<u8>) {
-        self.put_part(now, part, out);
-    }
-
-    fn load_part(&mut self, now: Time, part: Part, state: &mut &[u8]) -> Result<(), Damage> {
-        self.take_part(now, part, state)
-    }
-}
-
-impl Timed for Hub {
-    const COMMON: Part = Part::Common;
-
-    fn part(number: u32) -> Part {
-        Part::Link(number)
-    }
-
-    fn fired(part: Part) -> Answer {
-        Answer::Deadline(part)
-    }
-
-    #[inline]
-    fn timer(&self, number: u32, now: Time) -> Option<Timer> {
-        let peer = &self.slots.get(number)?.peer;
-        let deadline = self.deadline_of_link(number)?;
-        Some(timers::timer(peer, &deadline, now, self.counters.links, self.grid))
-    }
-
-    #[inline]
-    fn poll_moved(&mut self) -> Option<Moved> {
-        self.moved.pop()
     }
 }
 

@@ -14,7 +14,7 @@
 //! let settings = Settings::new(Codec::Line, Side::Accepting, Policy::kernel_like());
 //! let mut link = Link::new(Time::ZERO, settings, 1);
 //! link.handle(Time::ZERO, World::Received(b"hello\n"));
-//! link.handle(Time::ZERO, Answer::Admitted(SessionKey::default()));
+//! link.handle(Time::ZERO, Answer::admitted(SessionKey::default()));
 //! let mut probes = 0;
 //! let verdict = 'open: loop {
 //!     while let Some(output) = link.poll_output() {
@@ -94,6 +94,7 @@ mod plain;
 pub mod policy;
 pub mod random;
 pub mod reconnect;
+pub mod resume;
 pub mod session;
 pub mod tap;
 pub mod text;

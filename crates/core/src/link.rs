@@ -12,16 +12,19 @@ mod peer;
 mod settings;
 mod signal;
 
-pub use conversation::{FLOOR_PER_SECOND, HALF_CLOSED};
+pub use conversation::{FLOOR_PER_SECOND, HALF_CLOSED, Resumable};
+pub(crate) use conversation::{Introduced, cause_of};
 pub use departure::Departure;
 pub(crate) use outbound::{Outbound, Writer};
 pub use outstanding::{OUTSTANDING, RETRANSMITTING};
 pub(crate) use peer::{Context, Effect, Peer};
 pub use settings::{
-    HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Logins, Rates, Settings, Side, Takes, Windows,
+    HANDSHAKE_TIMEOUT, Hung, Introduction, Limits, Logins, Rates, Settings, Side, Takes, WhenFull,
+    Windows,
 };
 pub use signal::{Answer, BeatKind, Closing, Command, Event, Goodbye, Input, Lane, Output, World};
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -56,6 +59,33 @@ impl Link {
         let mut context = Context { settings: &settings, random: &mut random };
         let peer = Peer::open(now, &mut context, &mut outbound.to(0));
         Link { settings, peer, outbound, random }
+    }
+
+    /// Creates a link that resumes a session with its handshake. `settings` are of the connecting
+    /// side. If the link ends before that is decided, [`Link::take_resumable`] returns the session
+    /// for the next attempt.
+    pub fn resume(now: Time, settings: Settings, seed: u64, session: Box<Resumable>) -> Link {
+        let mut outbound = Outbound::default();
+        let mut random = Random::new(seed);
+        let mut context = Context { settings: &settings, random: &mut random };
+        let mut peer = Peer::new(now, &context);
+        peer.set_resumable(session);
+        peer.begin(now, &mut context, &mut outbound.to(0));
+        Link { settings, peer, outbound, random }
+    }
+
+    /// Takes the session that this link was to resume and that is gone ([`Event::NotResumed`]): what
+    /// it has sent and is not acknowledged has arrived or not.
+    pub fn take_lapsed(&mut self) -> Option<Box<Resumable>> {
+        self.peer.take_lapsed()
+    }
+
+    /// Takes the session that this link has left behind ([`session::Event::Away`]), or that it was
+    /// to resume when it ended.
+    ///
+    /// [`session::Event::Away`]: crate::session::Event::Away
+    pub fn take_resumable(&mut self) -> Option<Box<Resumable>> {
+        self.peer.take_resumable()
     }
 
     /// Appends the state of the link at `now` to `out`. [`Link::load`] makes the same link of it,

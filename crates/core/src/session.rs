@@ -61,6 +61,22 @@ pub enum Event {
         /// The former address.
         from: SocketAddr,
     },
+    /// The link has ended with this verdict, and the session waits for another one.
+    Away {
+        /// The verdict on the link.
+        verdict: Verdict,
+        /// When the session ends unless it is resumed.
+        until: Time,
+    },
+    /// The session goes on on another link.
+    Resumed {
+        /// The account that a connecting peer gives of its previous link.
+        account: Option<Account>,
+        /// The number of messages to the client that were dropped while it was away.
+        gap: u32,
+        /// The number of messages that this end sends again.
+        redelivered: u32,
+    },
     /// The session has ended with this verdict. Also the end of a link whose handshake was never
     /// complete, so that no [`Event::Joined`] came before.
     Left(Verdict),
@@ -78,6 +94,8 @@ impl Event {
             Event::Hung { .. } => "hung",
             Event::Retuned(_) => "retuned",
             Event::Moved { .. } => "moved",
+            Event::Away { .. } => "away",
+            Event::Resumed { .. } => "resumed",
             Event::Left(_) => "leave",
         }
     }
@@ -86,6 +104,7 @@ impl Event {
     pub const fn cause(&self) -> Option<Cause> {
         if let Event::Warned { cause, .. }
         | Event::Hung { cause, .. }
+        | Event::Away { verdict: Verdict { cause, .. }, .. }
         | Event::Left(Verdict { cause, .. }) = self
         {
             return Some(*cause);
@@ -98,6 +117,7 @@ impl Event {
         match self {
             Event::Joined { .. } => Topic::Join,
             Event::Left(_) => Topic::Leave,
+            Event::Away { .. } | Event::Resumed { .. } => Topic::Link,
             Event::Retuned(_) => Topic::Policy,
             Event::Moved { .. } => Topic::Address,
             Event::Suspect | Event::Hung { .. } | Event::Overdue { .. } => Topic::Doubt,
@@ -115,6 +135,8 @@ pub enum Topic {
     Join,
     /// The session ended.
     Leave,
+    /// Whether the session has a link.
+    Link,
     /// The policy in force.
     Policy,
     /// The peer's address.

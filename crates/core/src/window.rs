@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use crate::plain::plain_struct;
+use crate::wire::Malformed;
 
 /// The longest message of a session with a window, in bytes. Whoever sends keeps a message whole
 /// until it is acknowledged, so there must be a limit; lists and pictures fit.
@@ -77,26 +78,6 @@ impl fmt::Display for Full {
 
 impl core::error::Error for Full {}
 
-/// What a peer has said of the window cannot be. Its fault; the session cannot be continued.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Illegal {
-    /// It acknowledges what was never sent.
-    Acknowledgement,
-    /// It has sent more than the window allows.
-    Beyond,
-}
-
-impl fmt::Display for Illegal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Illegal::Acknowledgement => "an acknowledgement of what was never sent",
-            Illegal::Beyond => "more was sent than the window allows",
-        })
-    }
-}
-
-impl core::error::Error for Illegal {}
-
 /// The outgoing half of a window.
 #[derive(Clone, Debug, Default)]
 pub struct Outgoing {
@@ -106,7 +87,7 @@ pub struct Outgoing {
     kept: Option<Box<Queue>>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 struct Queue {
     messages: VecDeque<Kept>,
     /// The parts so far of a message that is not whole yet.
@@ -123,8 +104,18 @@ struct Queue {
     left_bytes: usize,
     /// How many of the messages are to be acknowledged at once; 0 if none.
     hurried: usize,
-    /// Whether the peer is to be asked for that without a message, because all of these have left.
+    /// How many of the messages the peer was asked to acknowledge at once, on the present link.
+    asked: usize,
+    /// Whether the peer is to be asked for that without a message.
     asks: bool,
+}
+
+/// Without the bytes, which belong to the application alone.
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (messages, left) = (self.messages.len(), self.left);
+        write!(f, "{messages} messages, {} bytes, {left} left", self.bytes)
+    }
 }
 
 plain_struct! { Outgoing { acknowledged, kept } if Outgoing::is_legal }
@@ -137,6 +128,7 @@ plain_struct! { Queue {
     left,
     left_bytes,
     hurried,
+    asked,
     asks
 } }
 plain_struct! { Kept { 0: bytes } }
@@ -189,7 +181,7 @@ impl Outgoing {
         let left: usize = kept.messages.iter().take(kept.left).map(|it| it.0.len()).sum();
         let count = kept.messages.len();
         let weight: usize = kept.messages.iter().map(|it| it.0.len().min(kept.window)).sum();
-        let counts_fit = kept.left <= count && kept.hurried <= count;
+        let counts_fit = kept.left <= count && kept.hurried <= count && kept.asked <= kept.left;
         let bytes_fit = bytes.saturating_add(kept.parts.len()) == kept.bytes;
         bytes_fit && weight == kept.weight && left == kept.left_bytes && counts_fit
     }
@@ -207,6 +199,11 @@ impl Outgoing {
     /// Returns how many messages are kept.
     pub fn unacknowledged(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.messages.len())
+    }
+
+    /// Returns how many messages are kept that have not left on the present link.
+    pub fn waiting(&self) -> usize {
+        self.kept.as_ref().map_or(0, |kept| kept.messages.len() - kept.left)
     }
 
     /// Returns the bytes of the messages that are kept.
@@ -280,15 +277,18 @@ impl Outgoing {
         let Some(kept) = &mut self.kept else {
             return;
         };
-        if kept.hurried < kept.messages.len() {
-            kept.hurried = kept.messages.len();
-            kept.asks = kept.left == kept.hurried;
-        }
+        kept.hurried = kept.messages.len();
+        // If not all have left, the last one asks.
+        kept.asks |= kept.left == kept.hurried && kept.asked < kept.left;
     }
 
     /// Returns whether the peer is now to be asked for an acknowledgement without a message.
     pub fn take_ask(&mut self) -> bool {
-        self.kept.as_mut().is_some_and(|kept| core::mem::take(&mut kept.asks))
+        let Some(kept) = self.kept.as_mut().filter(|kept| kept.asks) else {
+            return false;
+        };
+        (kept.asks, kept.asked) = (false, kept.left);
+        true
     }
 
     /// Returns the next message that leaves on the present link, within the window; `None` if all
@@ -298,18 +298,20 @@ impl Outgoing {
         let message = kept.messages.get(kept.left)?;
         if !window.allow(kept.left, kept.left_bytes, message.0.len()) {
             // The peer may wait with its acknowledgement as long as it thinks there is room.
-            if kept.hurried < kept.left {
-                (kept.hurried, kept.asks) = (kept.left, true);
-            }
+            kept.hurried = kept.hurried.max(kept.left);
+            kept.asks |= kept.asked < kept.left;
             return None;
         }
         kept.left += 1;
         kept.left_bytes += message.0.len();
         let next = kept.messages.get(kept.left).map_or(1, |next| next.0.len());
-        if !window.allow(kept.left, kept.left_bytes, next) {
-            kept.hurried = kept.hurried.max(kept.left);
+        // One that fills the window asks, whatever later one is to ask too: that one cannot go.
+        let fills = !window.allow(kept.left, kept.left_bytes, next);
+        let hurried = fills || kept.hurried == kept.left;
+        if hurried {
+            (kept.hurried, kept.asked, kept.asks) = (kept.hurried.max(kept.left), kept.left, false);
         }
-        Some(Departure { bytes: &message.0, hurried: kept.hurried == kept.left })
+        Some(Departure { bytes: &message.0, hurried })
     }
 
     /// Takes an acknowledgement of the peer: how many messages of the session it has taken, modulo
@@ -317,8 +319,8 @@ impl Outgoing {
     /// acknowledgement on a heartbeat overtakes one on DATA.
     ///
     /// # Errors
-    /// [`Illegal::Acknowledgement`] if as many have not left on the present link.
-    pub fn acknowledge(&mut self, count: u32) -> Result<usize, Illegal> {
+    /// [`Malformed::Acknowledgement`] if as many have not left on the present link.
+    pub fn acknowledge(&mut self, count: u32) -> Result<usize, Malformed> {
         let more = count.wrapping_sub(self.acknowledged as u32);
         if more > i32::MAX as u32 {
             return Ok(0);
@@ -326,7 +328,7 @@ impl Outgoing {
         let more = more as usize;
         let left = self.kept.as_ref().map_or(0, |kept| kept.left);
         if more > left {
-            return Err(Illegal::Acknowledgement);
+            return Err(Malformed::Acknowledgement);
         }
         self.free(more);
         Ok(more)
@@ -345,7 +347,20 @@ impl Outgoing {
             self.acknowledged += 1;
         }
         kept.hurried = kept.hurried.saturating_sub(count);
+        kept.asked = kept.asked.saturating_sub(count);
         if kept.messages.is_empty() && kept.parts.is_empty() {
+            self.kept = None;
+        }
+    }
+
+    /// Drops the part of a message that is not whole: what a link's end has cut begins anew.
+    pub fn cut(&mut self) {
+        let Some(kept) = &mut self.kept else {
+            return;
+        };
+        kept.bytes -= kept.parts.len();
+        kept.parts = Vec::new();
+        if kept.messages.is_empty() {
             self.kept = None;
         }
     }
@@ -354,10 +369,10 @@ impl Outgoing {
     /// leaves again. Returns how many messages had to be sent again.
     ///
     /// # Errors
-    /// [`Illegal::Acknowledgement`] if the peer cannot have received as many.
-    pub fn resume(&mut self, received: u64) -> Result<usize, Illegal> {
+    /// [`Malformed::Acknowledgement`] if the peer cannot have received as many.
+    pub fn resume(&mut self, received: u64) -> Result<usize, Malformed> {
         if !(self.acknowledged..=self.sent()).contains(&received) {
-            return Err(Illegal::Acknowledgement);
+            return Err(Malformed::Acknowledgement);
         }
         // What is received and not taken yet is not acknowledged: if that end's process is lost,
         // its session is lost too. It need not be sent again, though.
@@ -367,6 +382,7 @@ impl Outgoing {
         };
         kept.left = kept.messages.len() - again;
         kept.left_bytes = kept.messages.iter().take(kept.left).map(|it| it.0.len()).sum();
+        kept.asked = 0;
         kept.asks = (1..=kept.left).contains(&kept.hurried);
         Ok(again)
     }
@@ -396,10 +412,15 @@ impl Incoming {
     /// acknowledgement at once.
     ///
     /// # Errors
-    /// [`Illegal::Beyond`] if the window does not allow it.
-    pub fn receive(&mut self, limits: Limits, length: usize, hurried: bool) -> Result<(), Illegal> {
+    /// [`Malformed::BeyondWindow`] if the window does not allow it.
+    pub fn receive(
+        &mut self,
+        limits: Limits,
+        length: usize,
+        hurried: bool,
+    ) -> Result<(), Malformed> {
         if !limits.allow(self.unacknowledged() as usize, self.bytes as usize, length) {
-            return Err(Illegal::Beyond);
+            return Err(Malformed::BeyondWindow);
         }
         self.received += 1;
         self.untaken += 1;

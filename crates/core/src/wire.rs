@@ -21,7 +21,7 @@ use core::fmt;
 
 pub use account::{Account, Saw};
 pub use decoder::Decoder;
-pub use handshake::{BootId, Hello, InstanceId, Resume, WINDOWS, Welcome};
+pub use handshake::{BootId, Hello, InstanceId, Resume, Resumption, WINDOWS, Welcome};
 pub use malformed::Malformed;
 
 use crate::policy::Policy;

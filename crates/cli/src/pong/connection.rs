@@ -205,7 +205,7 @@ impl Connection {
         self.link.handle(Time::ZERO + now, World::Received(bytes));
         self.poll_outputs(now, &mut at_once);
         // Everybody is admitted; an answer to no question has no effect.
-        self.link.handle(Time::ZERO + now, Answer::Admitted(self.session));
+        self.link.handle(Time::ZERO + now, Answer::admitted(self.session));
         self.poll_outputs(now, &mut at_once);
         at_once
     }

@@ -203,7 +203,7 @@ impl Peer {
         let mut bytes_out = Vec::new();
         self.poll_outputs(&mut bytes_out);
         // An answer to no question has no effect.
-        self.link.handle(self.now(), Answer::Admitted(self.session));
+        self.link.handle(self.now(), Answer::admitted(self.session));
         self.poll_outputs(&mut bytes_out);
         self.write(&bytes_out).await;
     }

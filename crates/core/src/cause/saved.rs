@@ -1,7 +1,7 @@
 //! The plain form of causes, for records and saved states.
 
-use super::{Cause, Direction, Scope};
-use crate::plain::plain_enum;
+use super::{Cause, Confidence, Direction, Scope, Verdict};
+use crate::plain::{plain_enum, plain_struct};
 
 plain_enum! { Cause {
     0 => PeerClosed { 0: reason }
@@ -31,6 +31,8 @@ plain_enum! { Cause {
     24 => Refused { 0: denial }
 } }
 
+plain_struct! { Verdict { cause, confidence, at, due, stretch, last_heard, probes, grounds } }
+
 plain_enum! { Direction {
     0 => Both {}
     1 => Outbound {}
@@ -43,4 +45,10 @@ plain_enum! { Scope {
     2 => Host {}
     3 => Many {}
     4 => LargePackets {}
+} }
+
+plain_enum! { Confidence {
+    0 => Medium {}
+    1 => High {}
+    2 => Certain {}
 } }

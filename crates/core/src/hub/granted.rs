@@ -46,6 +46,11 @@ impl Granted {
         (!is_empty).then(|| Granted { attributes: attributes.into(), until })
     }
 
+    /// Returns when the session ends.
+    pub(super) fn until(&self) -> Option<Time> {
+        self.until
+    }
+
     fn is_legal(&self) -> bool {
         self.attributes.len() <= MAX_ATTRIBUTES
     }

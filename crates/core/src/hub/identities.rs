@@ -37,6 +37,11 @@ impl Identities {
         self.homes.of(identity)
     }
 
+    /// Returns whether there is a shard with this number.
+    pub(super) fn has_shard(&self, shard: u8) -> bool {
+        u16::from(shard) < self.homes.shards.max(1)
+    }
+
     pub(super) fn add(&mut self, identity: &str, rival: Rival) {
         let Rival { heard_at, place } = rival;
         self.logins.insert((self.digest(identity), place), heard_at);

@@ -4,6 +4,8 @@ use alloc::collections::BTreeSet;
 use core::cmp::Reverse;
 
 use super::Hub;
+use super::sessions::Place;
+use crate::cause::Cause;
 use crate::link;
 use crate::time::Time;
 
@@ -15,13 +17,21 @@ pub const WINDOW_MEMORY: usize = 256 << 20;
 /// a short message costs no search.
 const STEP: usize = 4 * 1024;
 
+/// What keeps messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Holder {
+    Link(u32),
+    /// A session that is away.
+    Away(Place),
+}
+
 /// What is kept, and at most.
 #[derive(Debug)]
 pub(super) struct Kept {
     bytes: usize,
     limit: usize,
-    /// The links that keep a step or more, with the number of steps: the largest first.
-    large: BTreeSet<(Reverse<usize>, u32)>,
+    /// The links and sessions that keep a step or more, with the number of steps: the largest first.
+    large: BTreeSet<(Reverse<usize>, Holder)>,
 }
 
 impl Kept {
@@ -33,37 +43,39 @@ impl Kept {
         self.bytes
     }
 
-    /// Counts what a link keeps now instead of before. Returns whether more is kept than may be.
+    /// Counts what a link or session keeps now instead of before. Returns whether more is kept than may be.
     #[inline]
-    pub(super) fn count(&mut self, link: u32, before: usize, now: usize) -> bool {
+    pub(super) fn count(&mut self, holder: Holder, before: usize, now: usize) -> bool {
         if before == now {
             return false;
         }
         self.bytes = self.bytes - before + now;
         if before / STEP != now / STEP {
-            self.large.remove(&(Reverse(before / STEP), link));
+            self.large.remove(&(Reverse(before / STEP), holder));
             if now >= STEP {
-                self.large.insert((Reverse(now / STEP), link));
+                self.large.insert((Reverse(now / STEP), holder));
             }
         }
         now > before && self.bytes > self.limit
     }
 
-    /// Returns the link that must give way, when `link` has just kept more: the one that keeps
-    /// most.
-    fn must_give_way(&self, link: u32) -> Option<u32> {
-        let largest = self.large.first().map_or(link, |(_, link)| *link);
+    /// Returns who must give way, when `holder` has just kept more: the one that keeps most.
+    fn must_give_way(&self, holder: Holder) -> Option<Holder> {
+        let largest = self.large.first().map_or(holder, |(_, holder)| *holder);
         (self.bytes > self.limit).then_some(largest)
     }
 }
 
 impl Hub {
-    /// Ends the links that keep most, as slow consumers, until the others fit into the memory.
+    /// Ends the links and sessions that keep most, as slow consumers, until the others fit into the memory.
     #[cold]
-    pub(super) fn make_room_in_windows(&mut self, now: Time, link: u32) {
-        while let Some(largest) = self.kept.must_give_way(link) {
+    pub(super) fn make_room_in_windows(&mut self, now: Time, holder: Holder) {
+        while let Some(largest) = self.kept.must_give_way(holder) {
             let before = self.kept.bytes();
-            self.handle_link(now, largest, link::World::Overflowed);
+            match largest {
+                Holder::Link(link) => self.handle_link(now, link, link::World::Overflowed),
+                Holder::Away(place) => self.end_away(now, place, Some(Cause::SlowConsumer)),
+            }
             if self.kept.bytes() == before {
                 // It keeps nothing, so the rest is kept in short messages of many others.
                 return;

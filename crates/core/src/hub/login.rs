@@ -12,9 +12,11 @@ use super::granted::{Grant, Granted};
 use super::identities::Rival;
 use super::sessions::Session;
 use super::{Hub, Slot};
+use crate::cause::Cause;
 use crate::denial::Denial;
 use crate::link::{self, Command, Goodbye, Logins};
 use crate::plain::{plain_enum, plain_struct};
+use crate::resume::Token;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
 
@@ -180,7 +182,7 @@ impl Hub {
             return self.handle_link(now, link, link::Answer::Refused(replaced().into()));
         }
         let is_silent = |rival: &Rival| {
-            let rival = self.sessions.get(rival.place).map(Session::link);
+            let rival = self.sessions.get(rival.place).and_then(Session::link);
             rival.and_then(|link| self.slots.get(link)).is_none_or(|slot| slot.peer.is_suspect())
         };
         if refuse && rivals.len() >= limit && !rivals.iter().any(is_silent) {
@@ -201,7 +203,7 @@ impl Hub {
     /// Asks the oldest rival for an answer, and lets the newer login wait for it.
     fn contest(&mut self, now: Time, link: u32, rivals: &[Rival]) {
         let oldest = rivals.first().and_then(|rival| self.sessions.get(rival.place));
-        let Some(oldest) = oldest.map(Session::link) else {
+        let Some(oldest) = oldest.and_then(Session::link) else {
             return self.open_session(now, link);
         };
         let (Some(slot), Some(rival)) = (self.slots.get(link), self.slots.get(oldest)) else {
@@ -268,11 +270,11 @@ impl Hub {
     }
 
     /// Puts a session in force that has its epoch, in the place of those that are too many.
-    pub(super) fn owned(&mut self, now: Time, session: u64, epoch: u64) {
+    pub(super) fn owned(&mut self, now: Time, session: u64, epoch: u64, token: Token) {
         let Some((link, place, heard_at)) = self.unowned_at(session) else {
             return;
         };
-        let Some((_, key)) = self.sessions.own(session, epoch) else {
+        let Some(key) = self.sessions.own(session, epoch) else {
             return;
         };
         let Some(slot) = self.slots.get(link) else {
@@ -283,9 +285,12 @@ impl Hub {
         let rivals = self.rivals(slot);
         let too_many = (rivals.len() + 1).saturating_sub(limit);
         for rival in rivals.iter().take(too_many) {
-            if let Some(link) = self.sessions.get(rival.place).map(Session::link) {
-                let close = Command::close(replaced());
-                self.handle_link(now, link, link::World::Command(close));
+            match self.sessions.get(rival.place).and_then(Session::link) {
+                Some(link) => {
+                    let close = Command::close(replaced());
+                    self.handle_link(now, link, link::World::Command(close));
+                }
+                None => self.end_away(now, rival.place, Some(Cause::Replaced)),
             }
         }
         if let Some(slot) = self.slots.get_mut(link) {
@@ -297,7 +302,8 @@ impl Hub {
             let millis = now.since(slot.peer.flight().opened()).as_millis();
             slot.established = u32::try_from(millis).map_or(u32::MAX, |ms| ms.saturating_add(1));
         }
-        self.handle_metered(now, link, link::Answer::Admitted(key));
+        let token = Some(token);
+        self.handle_metered(now, link, link::Answer::Admitted { key, token });
     }
 
     /// Sends a peer away for whose session there is no room. It may come back.
@@ -313,8 +319,12 @@ impl Hub {
             return Vec::new();
         }
         self.identities.rivals(identity, |place| {
-            let session = self.sessions.get(place);
-            let other = session.and_then(|session| self.slots.get(session.link()));
+            let Some(link) = self.sessions.get(place).and_then(Session::link) else {
+                let away = self.away.present(place);
+                return away
+                    .is_some_and(|it| it.proved == slot.proved && it.identity() == identity);
+            };
+            let other = self.slots.get(link);
             other.is_some_and(|other| is_same(other, slot) && !other.peer.is_over())
         })
     }
@@ -322,7 +332,9 @@ impl Hub {
     /// Forgets the login of a session that is no longer in force here.
     pub(super) fn forget_login(&mut self, link: u32) {
         let slot = self.slots.get(link);
-        if let Some((slot, place)) = slot.and_then(|slot| Some((slot, slot.place?))) {
+        if let Some((slot, place)) = slot.and_then(|slot| Some((slot, slot.place?)))
+            && self.sessions.is_held(place, link)
+        {
             self.identities.remove(slot.identity(), place);
         }
     }
@@ -354,6 +366,11 @@ impl Hub {
             self.identities.add(slot.identity(), Rival { heard_at, place });
         }
     }
+}
+
+/// Returns whether a peer that claims one identity, or none, may have a session of the other.
+pub(super) fn is_claimed_by(claimed: &str, identity: &str) -> bool {
+    claimed.is_empty() || claimed == identity
 }
 
 /// Returns whether two links have the same identity, of the same worth.

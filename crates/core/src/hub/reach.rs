@@ -34,18 +34,18 @@ impl Hub {
 
     /// Returns the established link that carries this session.
     pub fn find(&self, session: u64) -> Option<u32> {
-        let link = self.sessions.find(session)?.link();
+        let link = self.sessions.find(session)?.link()?;
         self.slots.get(link)?.peer.is_established().then_some(link)
     }
 
     /// Returns the established links that carry the sessions of an identity, claimed or proved.
     pub fn links_of(&self, identity: &str) -> Vec<u32> {
         let is_same = |place| {
-            let slot = self.sessions.get(place).and_then(|it| self.slots.get(it.link()));
+            let slot = self.sessions.get(place).and_then(|it| self.slots.get(it.link()?));
             slot.is_some_and(|slot| slot.identity() == identity && slot.peer.is_established())
         };
         let rivals = self.identities.rivals(identity, is_same).into_iter();
-        rivals.filter_map(|rival| self.sessions.get(rival.place).map(Session::link)).collect()
+        rivals.filter_map(|rival| self.sessions.get(rival.place).and_then(Session::link)).collect()
     }
 
     /// Returns whether a message can be sent on a link now as it is: the link is established, its
@@ -71,7 +71,7 @@ impl Hub {
 
     /// Returns the link and the place of a session that waits for its epoch, and when it logged in.
     pub(super) fn unowned_at(&self, session: u64) -> Option<(u32, Place, Span)> {
-        let link = self.sessions.find(session).filter(|it| it.epoch() == 0)?.link();
+        let link = self.sessions.find(session).filter(|it| it.epoch() == 0)?.link()?;
         let slot = self.slots.get(link).filter(|slot| slot.peer.awaits_admission())?;
         Some((link, slot.place?, slot.peer.login()?))
     }

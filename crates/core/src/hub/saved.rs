@@ -1,14 +1,18 @@
 //! The state of a hub, part by part.
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
 
+use super::away::{Away, Lapsed};
 use super::frequency::{Frequencies, Frequency};
 use super::granted::Granted;
+use super::identities::Rival;
+use super::kept::Holder;
 use super::login::Contest;
 use super::meter::Meter;
-use super::sessions::{Place, SavedSession};
+use super::sessions::{Place, SavedSession, Session};
 use super::sweep::{Sweep, Task};
 use super::{Counters, Hub, Part, Slot};
 use crate::driver::Moved;
@@ -30,6 +34,7 @@ struct Common {
     sweeps: Vec<Sweep>,
     listeners: Vec<ListenerState>,
     frequencies: Vec<Frequency>,
+    lapsed: Lapsed,
 }
 
 plain_struct! { Common {
@@ -42,7 +47,8 @@ plain_struct! { Common {
     leave_limit,
     sweeps,
     listeners,
-    frequencies
+    frequencies,
+    lapsed
 } }
 
 /// What commands have changed of a listener's settings.
@@ -63,6 +69,10 @@ plain_struct! { Counters {
     heartbeats_out,
     frame_bytes,
     window_bytes,
+    away,
+    resumed,
+    not_resumed,
+    resumptions_refused,
     frames_dropped,
     messages_refused,
     messages_missed
@@ -114,7 +124,11 @@ impl Hub {
     pub(super) fn all_parts(&self) -> Vec<Part> {
         // Ended links and their sessions are only kept for queries.
         let is_kept = |link: u32| self.slots.get(link).is_some_and(|slot| !slot.peer.is_over());
-        let sessions = self.sessions.iter().filter(|(_, session)| is_kept(session.link()));
+        let is_there = |place: u32, session: &Session| match session.link() {
+            Some(link) => is_kept(link),
+            None => Place::new(place).is_some_and(|place| self.away.present(place).is_some()),
+        };
+        let sessions = self.sessions.iter().filter(|(place, session)| is_there(*place, session));
         let sessions = sessions.map(|(place, _)| Part::Session(place));
         let links = self.slots.scan(0, usize::MAX).map(|(link, _)| link);
         let links = links.filter(|link| is_kept(*link)).map(Part::Link);
@@ -127,7 +141,13 @@ impl Hub {
             Part::Common => self.common().put(&mut Sink::state(now, out)),
             Part::Session(place) => {
                 if let Some(session) = self.sessions.at(place) {
-                    session.put(&mut Sink::state(now, out));
+                    let mut to = Sink::state(now, out);
+                    session.put(&mut to);
+                    if let (None, Some(place)) = (session.link, Place::new(place))
+                        && let Some(away) = self.away.present(place)
+                    {
+                        away.put(&mut to);
+                    }
                 }
             }
             Part::Link(link) => {
@@ -179,6 +199,7 @@ impl Hub {
                 })
                 .collect(),
             frequencies: self.frequencies.saved(),
+            lapsed: self.away.lapsed().clone(),
         }
     }
 
@@ -198,8 +219,14 @@ impl Hub {
             Part::Session(place) => {
                 let mut from = Source::state(now, state);
                 let session = SavedSession::take(&mut from)?;
+                let is_away = session.link.is_none();
+                let away = if is_away { Some(Away::take(&mut from)?) } else { None };
                 *state = from.rest();
-                if self.sessions.put(place, session) { Ok(()) } else { Err(Damage::Illegal) }
+                if !self.sessions.put(place, session) {
+                    return Err(Damage::Illegal);
+                }
+                self.take_away(place, away);
+                Ok(())
             }
             Part::Link(link) => self.take_link(now, link, state),
         }
@@ -217,6 +244,7 @@ impl Hub {
             sweeps,
             listeners,
             frequencies,
+            lapsed,
         } = common;
         if listeners.len() != self.listeners.len() {
             return Err(Damage::Settings);
@@ -230,6 +258,7 @@ impl Hub {
         self.leave_limit = leave_limit;
         self.sweeps = VecDeque::from(sweeps);
         self.frequencies = Frequencies::load(frequencies);
+        self.away.set_lapsed(lapsed);
         self.retuned.clear();
         for (settings, state) in self.listeners.iter_mut().zip(listeners) {
             let ListenerState { policy, report_heartbeats, retuned } = state;
@@ -237,6 +266,17 @@ impl Hub {
             self.retuned.push(retuned);
         }
         Ok(())
+    }
+
+    fn take_away(&mut self, place: u32, away: Option<Away>) {
+        let (Some(place), Some(away)) = (Place::new(place), away) else {
+            return;
+        };
+        if let Some(heard_at) = away.logged_in().filter(|_| !away.identity().is_empty()) {
+            self.identities.add(away.identity(), Rival { heard_at, place });
+        }
+        self.kept.count(Holder::Away(place), 0, away.resumable.kept_bytes());
+        self.away.put(place, Box::new(away));
     }
 
     fn take_link(&mut self, now: Time, link: u32, state: &mut &[u8]) -> Result<(), Damage> {
@@ -274,7 +314,7 @@ impl Hub {
         self.granted.extend(granted.map(|granted| (link, granted)));
         self.meters.extend(meter.map(|meter| (link, meter)));
         self.count_frame(link);
-        self.kept.count(link, 0, kept);
+        self.kept.count(Holder::Link(link), 0, kept);
         self.moved.push(Moved { number: link, is_exact: true });
         Ok(())
     }

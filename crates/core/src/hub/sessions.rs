@@ -35,10 +35,14 @@ pub(super) struct Sessions {
 pub(super) struct Session {
     /// The generation in the session's number, unless that is among the foreign ones.
     generation: u32,
+    /// [`NONE`] while the session is away: no link has so high a number.
     link: Place,
     /// 0 until the session is owned.
     epoch: u64,
 }
+
+/// Instead of the number of a link.
+const NONE: Place = Place::LAST;
 
 // A part of the memory of an idle link.
 const _: () = assert!(size_of::<Option<Session>>() <= 16);
@@ -47,12 +51,13 @@ const _: () = assert!(size_of::<Option<Session>>() <= 16);
 pub(super) struct SavedSession {
     pub(super) number: u64,
     pub(super) epoch: u64,
-    pub(super) link: Place,
+    pub(super) link: Option<Place>,
 }
 
 impl Session {
-    pub(super) fn link(&self) -> u32 {
-        self.link.get()
+    /// Returns its link; `None` while it is away.
+    pub(super) fn link(&self) -> Option<u32> {
+        (self.link != NONE).then(|| self.link.get())
     }
 
     /// Returns the epoch; 0 until the session is owned.
@@ -162,13 +167,14 @@ impl Sessions {
     /// Returns the session in a place, for a saved state.
     pub(super) fn at(&self, place: u32) -> Option<SavedSession> {
         let (number, session) = (self.number_at(place)?, self.places.get(place)?);
-        Some(SavedSession { number, epoch: session.epoch, link: session.link })
+        let link = Some(session.link).filter(|link| *link != NONE);
+        Some(SavedSession { number, epoch: session.epoch, link })
     }
 
     /// Puts a session into a place; false if it cannot be there.
     pub(super) fn put(&mut self, place: u32, session: SavedSession) -> bool {
         let SavedSession { number, epoch, link } = session;
-        let generation = generation_of(number);
+        let (generation, link) = (generation_of(number), link.unwrap_or(NONE));
         let is_put = self.find(number).is_none()
             && self.places.put(place, Session { generation, link, epoch });
         if is_put {
@@ -187,6 +193,27 @@ impl Sessions {
     }
 
     /// Returns the place of the session with this number.
+    pub(super) fn place_of(&self, number: u64) -> Option<Place> {
+        Place::new(self.place_with(number)?)
+    }
+
+    /// Returns the number of the session in a place.
+    pub(super) fn number_in(&self, place: Place) -> Option<u64> {
+        self.number_at(place.get())
+    }
+
+    /// Gives a session another link, or none.
+    pub(super) fn set_link(&mut self, place: Place, link: Option<u32>) {
+        if let Some(session) = self.places.get_mut(place.get()) {
+            session.link = link.and_then(Place::new).unwrap_or(NONE);
+        }
+    }
+
+    /// Returns whether the session in a place has this link.
+    pub(super) fn is_held(&self, place: Place, link: u32) -> bool {
+        self.get(place).and_then(Session::link) == Some(link)
+    }
+
     fn place_with(&self, number: u64) -> Option<u32> {
         let own = place_of(number);
         if self.number_at(own) == Some(number) {
@@ -195,15 +222,15 @@ impl Sessions {
         self.foreign.get(&number).copied()
     }
 
-    /// Gives a session its epoch, which is not 0. Returns its link and key; `None` if there is no
+    /// Gives a session its epoch, which is not 0. Returns its key; `None` if there is no
     /// such session, or if it has an epoch.
-    pub(super) fn own(&mut self, number: u64, epoch: u64) -> Option<(u32, SessionKey)> {
+    pub(super) fn own(&mut self, number: u64, epoch: u64) -> Option<SessionKey> {
         let session = self.places.get_mut(self.place_with(number)?)?;
         if session.epoch != 0 {
             return None;
         }
         session.epoch = epoch;
-        Some((session.link(), SessionKey { session: number, epoch }))
+        Some(SessionKey { session: number, epoch })
     }
 
     /// Ends a session.
@@ -237,7 +264,7 @@ mod tests {
         });
         assert_eq!(first.1, 0x03ff_ffff_ff00_0000);
         assert_eq!(second.1, 0x0300_0000_0000_0001, "the generation wraps");
-        assert_eq!(sessions.find(second.1).map(Session::link), Some(1));
+        assert_eq!(sessions.find(second.1).and_then(Session::link), Some(1));
         sessions.end(first.0);
         assert!(sessions.find(first.1).is_none());
         let generation = sessions.next_generation();
@@ -251,11 +278,11 @@ mod tests {
         let (mut from, mut to) = (Sessions::new(1, 7), Sessions::new(2, 7));
         let place = from.open(8, 0).unwrap();
         let number = from.number(8, Some(place), 0);
-        let (_, key) = from.own(number, 5).unwrap();
+        let key = from.own(number, 5).unwrap();
         let own = to.open(8, 3).unwrap();
         let adopted = to.adopt(key, 9).unwrap();
         assert_ne!(own, adopted);
-        assert_eq!(to.find(number).map(|found| (found.link(), found.epoch())), Some((9, 5)));
+        assert_eq!(to.find(number).map(|found| (found.link(), found.epoch())), Some((Some(9), 5)));
         assert_eq!(to.adopt(key, 4), None, "it is here already");
         to.end(adopted);
         assert!(to.find(number).is_none());
@@ -264,9 +291,9 @@ mod tests {
         from.end(place);
         let other = from.open(9, 1).unwrap();
         let back = from.adopt(key, 2).unwrap();
-        assert_eq!((other, from.find(number).map(Session::link)), (place, Some(2)));
+        assert_eq!((other, from.find(number).and_then(Session::link)), (place, Some(2)));
         from.end(back);
-        assert_eq!(from.get(other).map(Session::link), Some(1));
+        assert_eq!(from.get(other).and_then(Session::link), Some(1));
     }
 
     #[test]
@@ -275,7 +302,7 @@ mod tests {
         let place = sessions.open(1, 9);
         let number = sessions.number(1, place, 9);
         let key = SessionKey { session: number, epoch: 5 };
-        assert_eq!(sessions.own(number, 5), Some((9, key)));
+        assert_eq!(sessions.own(number, 5), Some(key));
         assert_eq!(sessions.own(number, 6), None);
         assert_eq!(sessions.own(number + 1, 6), None);
     }

@@ -10,6 +10,8 @@ use crate::kernel::Examination;
 use crate::link;
 use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
+use crate::resume::Token;
+use crate::session;
 use crate::time::Span;
 use crate::wire::DataKind;
 
@@ -32,6 +34,8 @@ pub struct Settings {
     /// The memory that messages may take together until they are acknowledged, in bytes. Beyond
     /// that, a link that would keep more ends as a slow consumer.
     pub window_memory: usize,
+    /// How many sessions may be away at once. Beyond that, the one ends that would end first.
+    pub away: u32,
 }
 
 crate::plain::plain_struct! { Settings {
@@ -40,7 +44,8 @@ crate::plain::plain_struct! { Settings {
     listeners,
     seed,
     frame_memory,
-    window_memory
+    window_memory,
+    away
 } }
 
 /// What the world did to a [`Hub`](super::Hub).
@@ -110,6 +115,15 @@ pub enum World<'a> {
     },
     /// A command for all links. All hubs of a gateway get these in the same order.
     Command(HubCommand<'a>),
+    /// A command for one session, wherever its link is. While it is away, [`link::Command::Send`]
+    /// keeps a whole message for it, [`link::Command::Close`] ends it,
+    /// [`link::Command::Taken`] is noted, and others have no effect.
+    Session {
+        /// The session's number.
+        session: u64,
+        /// The command.
+        command: link::Command<'a>,
+    },
 }
 
 crate::plain::plain_enum! { World<'a> {
@@ -121,6 +135,7 @@ crate::plain::plain_enum! { World<'a> {
     5 => HandOver { link: link }
     6 => TakenOver { link: link, state: state }
     7 => Crowded { link: link }
+    8 => Session { session: session, command: command }
 } }
 
 /// An answer to a request of a [`Hub`](super::Hub).
@@ -142,13 +157,27 @@ pub enum Answer {
         session: u64,
         /// The session's epoch: higher than any that any shard has given before, and so never 0.
         epoch: u64,
+        /// A token with which the session can be resumed: new, from the random numbers of the
+        /// system.
+        token: Token,
+    },
+    /// The answer to [`Output::Resume`]: the peer may have its session again. Ignored if the link no
+    /// longer waits for it.
+    Resumed {
+        /// The link's number.
+        link: u32,
+        /// The number of the admission.
+        admission: u32,
+        /// The next token with which the session can be resumed.
+        token: Token,
     },
 }
 
 crate::plain::plain_enum! { Answer {
     0 => Deadline { 0: part }
     1 => Examined { link: link, examination: examination }
-    2 => Owned { session: session, epoch: epoch }
+    2 => Owned { session: session, epoch: epoch, token: token }
+    3 => Resumed { link: link, admission: admission, token: token }
 } }
 
 /// An input of a [`Hub`](super::Hub).
@@ -250,7 +279,25 @@ pub enum Output<'a> {
         /// The session's number.
         session: u64,
     },
-    /// The home of the peer's identity is another shard: give the link to it with
+    /// The peer has shown the token of this session: say whether it may come in, with
+    /// [`Answer::Resumed`], or [`World::Refused`] if it is banned. Nobody need be asked who it is.
+    Resume {
+        /// The link's number.
+        link: u32,
+        /// The number of the admission, for the answer.
+        admission: u32,
+        /// The session's number.
+        session: u64,
+    },
+    /// An event of a session that is away: that it has ended. [`Hub::absence`](super::Hub::absence)
+    /// shows it until the outputs were polled and another input comes.
+    Session {
+        /// The session's number.
+        session: u64,
+        /// The event.
+        event: session::Event,
+    },
+    /// The home of the peer's identity, or of the session that it resumes, is another shard: give the link to it with
     /// [`World::HandOver`], or answer with [`World::Refused`] if that shard takes no link now.
     GoHome {
         /// The link's number.
@@ -272,14 +319,16 @@ pub enum Output<'a> {
 }
 
 impl Output<'_> {
-    /// Returns the number of the link.
-    pub const fn link(&self) -> u32 {
+    /// Returns the number of the link; `None` if the output is about a session that is away.
+    pub const fn link(&self) -> Option<u32> {
         match self {
             Output::Link { link, .. }
             | Output::Admit { link, .. }
             | Output::Own { link, .. }
             | Output::GoHome { link, .. }
-            | Output::HandedOver { link, .. } => *link,
+            | Output::Resume { link, .. }
+            | Output::HandedOver { link, .. } => Some(*link),
+            Output::Session { .. } => None,
         }
     }
 }
@@ -304,6 +353,14 @@ pub struct Counters {
     pub frame_bytes: u64,
     /// The memory that messages take until they are acknowledged, in bytes.
     pub window_bytes: u64,
+    /// Sessions that are away.
+    pub away: u32,
+    /// Sessions resumed so far.
+    pub resumed: u64,
+    /// Requests so far to resume a session that was gone.
+    pub not_resumed: u64,
+    /// Requests so far to resume a session with a token that was not its own.
+    pub resumptions_refused: u64,
     /// Links ended so far because their incomplete frame was the oldest when the memory was full.
     pub frames_dropped: u64,
     /// Messages for many links refused so far because too many, or too many bytes, were under way.

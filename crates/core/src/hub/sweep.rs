@@ -159,6 +159,9 @@ impl Hub {
         if let Some(cursor) = cursor {
             sweep.next = cursor;
             self.sweeps.push_front(sweep);
+        } else if matches!(sweep.task, Task::Drain { .. }) && self.drain_away(now) {
+            sweep.next = u32::MAX;
+            self.sweeps.push_front(sweep);
         }
     }
 

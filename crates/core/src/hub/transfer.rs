@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use core::net::SocketAddr;
 
 use super::granted::Granted;
+use super::kept::Holder;
 use super::meter::Meter;
 use super::sweep::{Sweep, Task};
 use super::{Hub, MAX_LINKS, Slot};
@@ -110,6 +111,7 @@ impl Hub {
         };
         let is_homeless = session.is_some() && slot.place.is_none();
         let awaits_admission = slot.peer.awaits_admission();
+        let is_resuming = slot.peer.wish().is_some();
         let is_identified = slot.peer.login().is_some();
         self.slots.insert(link, slot);
         self.restore_login(link, logged_in);
@@ -124,6 +126,8 @@ impl Hub {
         }
         if is_identified {
             self.go_on(now, link);
+        } else if is_resuming {
+            self.seek_resumption(now, link);
         } else if awaits_admission {
             self.outbound.to(link).admit();
         }
@@ -192,7 +196,7 @@ impl Hub {
         };
         let kept = slot.peer.kept_bytes();
         let (before, now) = if comes { (0, kept) } else { (kept, 0) };
-        self.kept.count(link, before, now);
+        self.kept.count(Holder::Link(link), before, now);
         let counters = &mut self.counters;
         let counts = [
             (&mut counters.links, true),

@@ -9,6 +9,7 @@ mod heartbeat;
 mod inquiry;
 mod look;
 mod patience;
+mod resume;
 mod retune;
 mod saved;
 mod socket_error;
@@ -17,12 +18,17 @@ mod verdict;
 mod window;
 
 use alloc::boxed::Box;
+use core::fmt;
 
 use admission::Admission;
+pub(crate) use closing::cause_of;
 pub use half_close::HALF_CLOSED;
 pub use inquiry::FLOOR_PER_SECOND;
 use inquiry::Inquiry;
 use look::{Figure, Sent};
+use resume::Behind;
+pub use resume::Resumable;
+pub(crate) use resume::Wish;
 use retune::Granted;
 use window::Window;
 
@@ -88,12 +94,26 @@ pub(super) struct Conversation {
 }
 
 /// What not every link has.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Aside {
     /// The data attached to every heartbeat; empty for none.
     heartbeat_data: Box<[u8]>,
     /// What is kept until it is acknowledged; `None` in a session without a window.
     window: Option<Window>,
+    /// The sessions that this link resumes, or has left behind.
+    behind: Option<Box<Behind>>,
+}
+
+/// Without the heartbeat data, which belongs to the application alone.
+impl fmt::Debug for Aside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Aside { heartbeat_data, window, behind } = self;
+        f.debug_struct("Aside")
+            .field("heartbeat_data", &heartbeat_data.len())
+            .field("window", window)
+            .field("behind", behind)
+            .finish()
+    }
 }
 
 /// What the peer sent of itself in its handshake.
@@ -104,6 +124,15 @@ pub(crate) struct Introduced {
     pub(crate) instance_id: InstanceId,
     /// What waits while the peer waits for its session. Here it costs an idle link no memory.
     admission: Option<Box<Admission>>,
+}
+
+impl Introduced {
+    /// Returns what is known of the peer, without what waits for its session.
+    pub(crate) fn known(&self) -> Introduced {
+        let Introduced { identity, boot_id, instance_id, admission: _ } = self;
+        let (identity, boot_id, instance_id) = (identity.clone(), *boot_id, *instance_id);
+        Introduced { identity, boot_id, instance_id, admission: None }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,9 +2,10 @@
 
 mod incomplete;
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::conversation::{Conversation, Introduced};
+use super::conversation::{Conversation, Introduced, Resumable, Wish};
 use super::outbound::Writer;
 use super::{Answer, Command, Input, SessionKey, Settings, World};
 use crate::flight::Flight;
@@ -15,6 +16,7 @@ use crate::machine::{Deadline, Reason};
 use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
 use crate::policy::Policy;
 use crate::random::Random;
+use crate::resume::{Digest, NotResumed, Token};
 use crate::time::{Span, Time};
 use crate::wire::Malformed;
 use crate::wire::decoder::{Decoder, Sealed};
@@ -48,10 +50,21 @@ pub(crate) struct Peer {
 
 impl Peer {
     pub(crate) fn open(now: Time, context: &mut Context<'_>, out: &mut Writer<'_>) -> Peer {
+        let mut peer = Peer::new(now, context);
+        peer.begin(now, context, out);
+        peer
+    }
+
+    /// Makes a peer that has not begun its handshake.
+    pub(super) fn new(now: Time, context: &Context<'_>) -> Peer {
         let settings = context.settings;
-        let mut conversation = Conversation::open(now, settings);
-        conversation.send_hello(now, context, out);
-        Peer { decoder: Decoder::new(settings.codec, settings.max_data), conversation }
+        let decoder = Decoder::new(settings.codec, settings.max_data);
+        Peer { decoder, conversation: Conversation::open(now, settings) }
+    }
+
+    /// Begins the handshake.
+    pub(super) fn begin(&mut self, now: Time, context: &mut Context<'_>, out: &mut Writer<'_>) {
+        self.conversation.send_hello(now, context, out);
     }
 
     /// Appends the state at `now` to `out`, with every time as an age or a time to come. All
@@ -134,7 +147,10 @@ impl Peer {
         match answer {
             Answer::Deadline => self.expire(now, context, out),
             Answer::Examined(examination) => self.examined(now, &examination, context, out),
-            Answer::Admitted(key) => self.admitted(now, key, context, out),
+            Answer::Admitted { key, token } => {
+                let held = self.conversation.admit(now, (key, token), context, out);
+                self.handle_held(now, held, context, out)
+            }
             Answer::Refused(denied) => self.conversation.refuse(now, denied, out),
         }
     }
@@ -164,6 +180,55 @@ impl Peer {
     pub(crate) fn contest(&mut self, until: Option<Time>) -> Effect {
         self.conversation.contest(until);
         Effect::Rearm
+    }
+
+    /// Returns what the peer wishes to resume, while it waits.
+    pub(crate) fn wish(&self) -> Option<&Wish> {
+        self.conversation.wish()
+    }
+
+    /// Lets a peer whose session cannot be resumed wait for a new one.
+    pub(crate) fn refuse_resumption(&mut self, why: NotResumed, out: &mut Writer<'_>) -> Effect {
+        self.conversation.refuse_resumption(why, out);
+        Effect::None
+    }
+
+    /// Completes the handshake of a peer that resumes its session.
+    pub(crate) fn resume(
+        &mut self,
+        now: Time,
+        session: (Resumable, Introduced),
+        (key, token): (SessionKey, Token),
+        context: &mut Context<'_>,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        let held = self.conversation.resume(now, session, (key, token), context, out);
+        self.handle_held(now, held, context, out)
+    }
+
+    /// Lets the link resume this session with its handshake.
+    pub(super) fn set_resumable(&mut self, resumable: Box<Resumable>) {
+        self.conversation.set_resumable(resumable);
+    }
+
+    /// Takes the session that the link has left behind, or could not resume.
+    pub(crate) fn take_resumable(&mut self) -> Option<Box<Resumable>> {
+        self.conversation.take_resumable()
+    }
+
+    /// Takes the session that the peer could not resume.
+    pub(super) fn take_lapsed(&mut self) -> Option<Box<Resumable>> {
+        self.conversation.take_lapsed()
+    }
+
+    /// Returns whether the right to resume the session of this link was shown.
+    pub(crate) fn expects(&self, digest: &Digest) -> bool {
+        self.conversation.expects(digest)
+    }
+
+    /// Ends the link of a session that goes on on another one.
+    pub(crate) fn supersede(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
+        self.conversation.supersede(now, out)
     }
 
     /// Returns whether the peer waits for an older session to answer.
@@ -386,7 +451,10 @@ impl Peer {
         match decoded {
             // The handshake that follows implies that it was heard.
             Decoded::All if self.conversation.awaits_admission() => {}
-            Decoded::All => self.conversation.flight.heard(now, read),
+            Decoded::All => {
+                self.conversation.flight.heard(now, read);
+                self.conversation.confirm_stay();
+            }
             Decoded::Ended => return Effect::Ended,
             Decoded::Malformed(malformed) => {
                 self.conversation.flight.heard(now, read);
@@ -446,15 +514,15 @@ impl Peer {
         Decoded::All
     }
 
-    /// Completes the handshake, and handles the bytes that waited for it.
-    fn admitted(
+    /// Handles the bytes that have waited until the handshake was complete; `None` if it is not.
+    fn handle_held(
         &mut self,
         now: Time,
-        key: SessionKey,
+        held: Option<Vec<u8>>,
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Effect {
-        let Some(held) = self.conversation.admit(now, key, context, out) else {
+        let Some(held) = held else {
             return Effect::None;
         };
         match self.decode(now, &held, context, out) {

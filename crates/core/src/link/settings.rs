@@ -120,9 +120,35 @@ pub struct Windows {
     pub limits: window::Limits,
     /// When a message counts as taken.
     pub takes: Takes,
+    /// For how long a session outlives its link, on the accepting side; zero for not at all.
+    pub outlives: Span,
+    /// What happens when a message to a session that is away finds the window full.
+    pub full: WhenFull,
 }
 
-crate::plain::plain_struct! { Windows { limits, takes } }
+crate::plain::plain_struct! { Windows { limits, takes, outlives, full } }
+
+impl Windows {
+    /// Windows of sessions that end with their link.
+    pub const fn new(limits: window::Limits, takes: Takes) -> Windows {
+        Windows { limits, takes, outlives: Span::ZERO, full: WhenFull::End }
+    }
+}
+
+/// What happens when a message to a session that is away finds the window full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WhenFull {
+    /// The session ends as [`Cause::SlowConsumer`](crate::cause::Cause::SlowConsumer).
+    #[default]
+    End,
+    /// The message is dropped, and the client is told how many when it is back.
+    Gap,
+}
+
+crate::plain::plain_enum! { WhenFull {
+    0 => End {}
+    1 => Gap {}
+} }
 
 /// When a message that arrived counts as taken by the application, and is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

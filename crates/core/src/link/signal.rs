@@ -5,6 +5,7 @@ use crate::denial::Denied;
 use crate::kernel::{Examination, Patience, SocketError};
 use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
+use crate::resume::{NotResumed, Token};
 use crate::session;
 use crate::time::Span;
 use crate::wire::{CloseReason, DataKind, Malformed};
@@ -67,7 +68,13 @@ pub enum Answer {
     /// The answer to [`Output::Examine`], before any other input for this link.
     Examined(Examination),
     /// The answer to [`Output::Admit`]: the peer has this session. Ignored if nobody asked.
-    Admitted(SessionKey),
+    Admitted {
+        /// Its number and epoch.
+        key: SessionKey,
+        /// A token with which the peer can resume it; `None` if nobody keeps sessions without a
+        /// link.
+        token: Option<Token>,
+    },
     /// The answer to [`Output::Admit`]: the peer is sent away. Ignored if nobody asked.
     Refused(Denied),
 }
@@ -76,6 +83,13 @@ pub enum Answer {
 pub type Input<'a> = machine::Input<World<'a>, Answer>;
 
 kinds_of_input!(World<'a>, Answer);
+
+impl Answer {
+    /// The answer that admits a peer to a session that cannot be resumed.
+    pub const fn admitted(key: SessionKey) -> Answer {
+        Answer::Admitted { key, token: None }
+    }
+}
 
 /// A command of the application or an operator.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -236,6 +250,9 @@ pub enum Event<'a> {
     HeartbeatData(&'a [u8]),
     /// The peer has acknowledged messages: there is room in the window.
     Acknowledged,
+    /// The session that this link was to resume is gone, and why; it has a new one.
+    /// [`Link::take_lapsed`](super::Link::take_lapsed) returns what is uncertain of the old.
+    NotResumed(NotResumed),
     /// The pong to a heartbeat arrived after this time.
     RoundTrip(Span),
     /// A heartbeat was sent; reported only if [`Settings::report_heartbeats`] is set.

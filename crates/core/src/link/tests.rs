@@ -94,7 +94,7 @@ fn hello() -> Vec<u8> {
 
 /// Admits the peer of `link`.
 fn admit(link: &mut Link, now: Time) {
-    link.handle(now, Answer::Admitted(SessionKey::default()));
+    link.handle(now, Answer::admitted(SessionKey::default()));
 }
 
 /// The most inputs that a helper hands in until a link comes to rest: ten times what tests need.

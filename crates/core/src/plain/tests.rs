@@ -18,6 +18,7 @@ use crate::link::{
 use crate::liveness::Role;
 use crate::policy::Policy;
 use crate::random::Random;
+use crate::resume::Token;
 use crate::wire::{BootId, CloseReason, Codec, DataKind, InstanceId, Malformed};
 
 fn bytes<'a>(chance: &mut Random, pool: &'a [u8]) -> &'a [u8] {
@@ -97,7 +98,14 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
     let world = match chance.below(14) {
         0 => return HubAnswer::Deadline(HubPart::Common).into(),
         1 => return HubAnswer::Deadline(HubPart::Link(link)).into(),
-        2 => return HubAnswer::Owned { session: chance.next_u64(), epoch: 9 }.into(),
+        2 if chance.below(2) == 0 => {
+            let token = Token([chance.next_u32() as u8; 16]);
+            return HubAnswer::Resumed { link, admission: chance.next_u32(), token }.into();
+        }
+        2 => {
+            let token = Token([chance.next_u32() as u8; 16]);
+            return HubAnswer::Owned { session: chance.next_u64(), epoch: 9, token }.into();
+        }
         3 => return HubAnswer::Examined { link, examination: examination(chance) }.into(),
         4 => HubWorld::Opened { link, listener, address },
         5 => HubWorld::Command(HubCommand::Retune { listener, policy: policy(chance) }),
@@ -150,6 +158,7 @@ fn settings_survive_the_round_trip_and_no_truncated_ones_decode() {
             seed: 3,
             frame_memory: 1 << 40,
             window_memory: 1 << 41,
+            away: 3,
         };
         let mut form = Vec::new();
         settings.put(&mut Sink::record(&mut form));
@@ -181,7 +190,7 @@ fn every_input_survives_the_round_trip_and_no_truncated_one_decodes() {
 #[test]
 fn unknown_tags_and_illegal_values_are_refused() {
     let take = |bytes: &[u8]| hub::Input::take(&mut Source::record(bytes)).map(|_| ());
-    assert_eq!(take(&[0, 8]), Err(Damage::UnknownTag));
+    assert_eq!(take(&[0, 9]), Err(Damage::UnknownTag));
     assert_eq!(take(&[0, 2, 2, 2]), Err(Damage::UnknownTag), "a bool is 0 or 1");
     let mut zero_idle = Vec::from([0, 2, 0, 0, 0, 1]);
     zero_idle.extend_from_slice(&[0; 17]);

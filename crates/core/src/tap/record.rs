@@ -109,7 +109,10 @@ impl Recorded for Hub {
     }
 
     fn subject(output: &hub::Output<'_>) -> u64 {
-        output.link().into()
+        match output {
+            hub::Output::Session { session, .. } => *session,
+            output => output.link().map_or(u64::MAX, u64::from),
+        }
     }
 
     by_plain_forms!();

@@ -6,6 +6,7 @@ use core::fmt;
 use super::fields::{self, Fields};
 use super::{Account, MAX_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN, Malformed};
 use crate::policy::Policy;
+use crate::resume::NotResumed;
 use crate::window::Limits;
 
 const MAGIC: [u8; 4] = *b"SYS1";
@@ -14,6 +15,7 @@ const HELLO_ASKS: u8 = 0x01;
 const HELLO_RESUMES: u8 = 0x02;
 const HELLO_ACCOUNTS: u8 = 0x04;
 const WELCOME_RESUMED: u8 = 0x01;
+const WELCOME_NOT_RESUMED: u8 = 0x02;
 
 /// The capability bit of an end that keeps windows: see [`window`](crate::window).
 pub const WINDOWS: u32 = 0x0000_0001;
@@ -82,8 +84,8 @@ pub struct Resume<'a> {
 /// `Debug` shows the length of the resume token, never its bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Welcome<'a> {
-    /// Whether the session named in HELLO is resumed.
-    pub resumed: bool,
+    /// What became of the session that HELLO asked to resume.
+    pub resumption: Resumption,
     /// How much either end may send that is not acknowledged; `None` if the session has no windows.
     pub windows: Option<Limits>,
     /// The boot id of the gateway's machine.
@@ -106,6 +108,20 @@ pub struct Welcome<'a> {
     pub policy: Policy,
     /// The proof of the right to resume; at most [`MAX_RESUME_TOKEN`] bytes, may be empty.
     pub resume_token: &'a [u8],
+}
+
+/// What became of a client's request to resume a session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resumption {
+    /// HELLO did not ask.
+    NotAsked,
+    /// The session is resumed.
+    Resumed {
+        /// The number of messages to the client that were dropped while it was away.
+        gap: u32,
+    },
+    /// The session is a new one.
+    Refused(NotResumed),
 }
 
 impl<'a> Hello<'a> {
@@ -200,10 +216,10 @@ impl<'a> Welcome<'a> {
     pub(super) fn parse(body: &'a [u8]) -> Result<Welcome<'a>, Malformed> {
         let mut body = Fields(body);
         check_version(&mut body)?;
-        let resumed = body.flags(WELCOME_RESUMED)? & WELCOME_RESUMED != 0;
+        let flags = body.flags(WELCOME_RESUMED | WELCOME_NOT_RESUMED)?;
         let has_windows = body.u32()? & WINDOWS != 0;
         let mut welcome = Welcome {
-            resumed,
+            resumption: Resumption::NotAsked,
             windows: None,
             boot_id: BootId(body.array()?),
             instance_id: InstanceId(body.array()?),
@@ -223,6 +239,12 @@ impl<'a> Welcome<'a> {
             }
             welcome.windows = Some(limits);
         }
+        welcome.resumption = match flags {
+            0 => Resumption::NotAsked,
+            WELCOME_RESUMED => Resumption::Resumed { gap: body.u32()? },
+            WELCOME_NOT_RESUMED => Resumption::Refused(NotResumed::from_code(body.u32()?)),
+            _ => return Err(Malformed::LeftOver),
+        };
         body.end()?;
         if welcome.largest_data == 0 || welcome.largest_data as usize > MAX_DATA {
             return Err(Malformed::TooLong);
@@ -233,14 +255,20 @@ impl<'a> Welcome<'a> {
     /// Returns the number of bytes that [`Welcome::write`] appends.
     pub(super) fn size(&self) -> usize {
         let windows = if self.windows.is_some() { 8 } else { 0 };
-        WELCOME_FIXED + fields::counted_size(self.resume_token) + windows
+        let outcome = if self.resumption == Resumption::NotAsked { 0 } else { 4 };
+        WELCOME_FIXED + fields::counted_size(self.resume_token) + windows + outcome
     }
 
     /// Appends the body.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         debug_assert!(self.resume_token.len() <= MAX_RESUME_TOKEN, "resume token");
         debug_assert!((1..=MAX_DATA).contains(&(self.largest_data as usize)), "largest data");
-        out.extend_from_slice(&[VERSION, if self.resumed { WELCOME_RESUMED } else { 0 }]);
+        let (flags, outcome) = match self.resumption {
+            Resumption::NotAsked => (0, None),
+            Resumption::Resumed { gap } => (WELCOME_RESUMED, Some(gap)),
+            Resumption::Refused(why) => (WELCOME_NOT_RESUMED, Some(why.code())),
+        };
+        out.extend_from_slice(&[VERSION, flags]);
         fields::put_u32(if self.windows.is_some() { WINDOWS } else { 0 }, out);
         out.extend_from_slice(&self.boot_id.0);
         out.extend_from_slice(&self.instance_id.0);
@@ -255,6 +283,9 @@ impl<'a> Welcome<'a> {
         if let Some(Limits { messages, bytes }) = self.windows {
             fields::put_u32(messages, out);
             fields::put_u32(bytes, out);
+        }
+        if let Some(outcome) = outcome {
+            fields::put_u32(outcome, out);
         }
     }
 }
@@ -329,7 +360,7 @@ impl fmt::Debug for Resume<'_> {
 impl fmt::Debug for Welcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Welcome")
-            .field("resumed", &self.resumed)
+            .field("resumption", &self.resumption)
             .field("windows", &self.windows)
             .field("boot_id", &self.boot_id)
             .field("instance_id", &self.instance_id)

@@ -1,7 +1,7 @@
 //! Leave-taking in virtual time, with a model of the kernel's buffers and of the peer that reads.
 
 use systole_core::home::Homes;
-use systole_core::hub::{self, FRAME_MEMORY, Hub, HubCommand, WINDOW_MEMORY};
+use systole_core::hub::{self, AWAY_SESSIONS, FRAME_MEMORY, Hub, HubCommand, WINDOW_MEMORY};
 use systole_core::kernel::{Patience, SendState, TcpSnapshot};
 use systole_core::link::Departure;
 use systole_core::link::departure::{
@@ -288,6 +288,7 @@ fn a_drain_sets_the_limit() {
         seed: 1,
         frame_memory: FRAME_MEMORY,
         window_memory: WINDOW_MEMORY,
+        away: AWAY_SESSIONS,
     };
     let mut hub = Hub::new(settings);
     assert_eq!(hub.leave_limit(), LEAVE_LIMIT);

@@ -1,11 +1,12 @@
 //! A generator of random frames and bytes from a seed.
 
 use systole_core::policy::MAX_PROBES;
+use systole_core::resume::NotResumed;
 use systole_core::window::Limits;
 use systole_core::wire::{
     Account, Beat, BootId, Close, CloseReason, Codec, DataKind, Frame, Hello, InstanceId,
     MAX_CLOSE_TEXT, MAX_DATA, MAX_HEARTBEAT_DATA, MAX_IDENTITY, MAX_RESUME_TOKEN, MAX_TOKEN,
-    Resume, Rider, Saw, Welcome, line, message1028,
+    Resume, Resumption, Rider, Saw, Welcome, line, message1028,
 };
 use systole_core::{Policy, Span};
 
@@ -159,9 +160,17 @@ fn account(random: &mut Random) -> Account {
     }
 }
 
+fn resumption(random: &mut Random) -> Resumption {
+    match random.up_to(2) {
+        0 => Resumption::NotAsked,
+        1 => Resumption::Resumed { gap: random.number() as u32 },
+        _ => Resumption::Refused(NotResumed::ALL[random.up_to(4)]),
+    }
+}
+
 fn welcome<'a>(random: &mut Random, pool: &'a Pool) -> Welcome<'a> {
     Welcome {
-        resumed: random.flip(),
+        resumption: resumption(random),
         windows: random.flip().then(|| limits(random)),
         boot_id: BootId(random.array()),
         instance_id: InstanceId(random.array()),

@@ -1,5 +1,6 @@
 //! Tests of the codecs against `docs/protocol.md`.
 
+use systole_core::resume::NotResumed;
 use systole_core::window::Limits;
 use systole_core::wire::{
     self, Account, Beat, BootId, Close, CloseReason, Codec, DataKind, Decoder, Frame, Hello,
@@ -17,6 +18,7 @@ const RETURNING: &str = "HELLO identity \"ada\", back after a reset";
 const WELCOME: &str =
     "WELCOME session 0x0100000500000003, epoch 9, idle 15 s, interval 5 s, 3 probes";
 const WINDOWS: &str = "WELCOME to a session with windows of 1,024 messages and 262,144 bytes";
+const BACK: &str = "WELCOME back to a session with windows: 300 messages received, none dropped";
 const KICKED: &str = "CLOSE kicked, do not come back, \"maintenance\"";
 
 /// Returns the title and the frame of each legal block. A title missing here or in the document
@@ -41,6 +43,7 @@ fn meanings() -> Vec<(&'static str, Frame<'static>)> {
         ("DATA first piece \"hel\"", data(b"hel", true)),
         ("DATA last piece \"lo\"", data(b"lo", false)),
         (WINDOWS, Frame::Welcome(Welcome { windows: Some(limits), ..welcome() })),
+        (BACK, Frame::Welcome(back(limits))),
         ("DATA \"hello\", 300 messages acknowledged, to be acknowledged at once", hurried),
         ("ACK of 300 messages", Frame::Ack { taken: 300, hurried: false }),
         ("ACK of 5 messages, to be answered at once", Frame::Ack { taken: 5, hurried: true }),
@@ -102,7 +105,7 @@ fn returning() -> Hello<'static> {
 
 fn welcome() -> Welcome<'static> {
     Welcome {
-        resumed: false,
+        resumption: wire::Resumption::NotAsked,
         windows: None,
         boot_id: BootId(std::array::from_fn(|index| 0xc0 + index as u8)),
         instance_id: InstanceId(std::array::from_fn(|index| 0xd0 + index as u8)),
@@ -114,6 +117,20 @@ fn welcome() -> Welcome<'static> {
         largest_data: 65_536,
         policy: policy(15, 5, 3),
         resume_token: b"",
+    }
+}
+
+fn back(limits: Limits) -> Welcome<'static> {
+    Welcome {
+        resumption: wire::Resumption::Resumed { gap: 0 },
+        windows: Some(limits),
+        received: 300,
+        resume_window_ms: 30_000,
+        resume_token: &[
+            0xe0, 0xe1, 0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xeb, 0xec, 0xed,
+            0xee, 0xef,
+        ],
+        ..welcome()
     }
 }
 
@@ -225,6 +242,16 @@ fn the_close_reasons_match_the_document() {
         let reason = CloseReason::from_byte(byte.parse().unwrap());
         assert_eq!(reason.name(), name);
         assert_eq!(reason.to_byte().to_string(), byte);
+    }
+}
+
+#[test]
+fn the_outcomes_of_a_resumption_match_the_document() {
+    let rows = document::table("| outcome | name |");
+    assert_eq!(rows.len(), NotResumed::ALL.len());
+    for (code, name) in rows {
+        let why = NotResumed::from_code(code.parse().unwrap());
+        assert_eq!((why.name(), why.code().to_string()), (&*name, code));
     }
 }
 

@@ -9,7 +9,7 @@ use systole_core::home::Homes;
 use systole_core::beacon::{self, BeaconHub, MAX_BEACONS};
 use systole_core::denial::Denial;
 use systole_core::flight::Incident;
-use systole_core::hub::{self, FRAME_MEMORY, Hub, WINDOW_MEMORY};
+use systole_core::hub::{self, AWAY_SESSIONS, FRAME_MEMORY, Hub, WINDOW_MEMORY};
 use systole_core::kernel::{Examination, NextHop, SocketError, TcpSnapshot};
 use systole_core::link::{
     self, Answer, Command, Introduction, Link, SessionKey, Settings, Side, World,
@@ -127,7 +127,7 @@ fn a_link_at_each_stage_has_a_state_seed() {
     let mut hello = Vec::new();
     Codec::Native.encode(&Frame::Hello(Hello { identity: "ada", ..Hello::default() }), &mut hello);
     let received = |bytes| link::Input::from(World::Received(bytes));
-    let admitted = Answer::Admitted(SessionKey { session: 7, epoch: 9 }).into();
+    let admitted = Answer::admitted(SessionKey { session: 7, epoch: 9 }).into();
     let send = Command::Send { bytes: b"hello", more: true, kind: DataKind::TwentyOne };
     let examined = Answer::Examined(Examination::default()).into();
     // The selector of the settings, see `fuzz/src/lib.rs`; then inputs with their ages.
@@ -209,6 +209,7 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
         seed: 1,
         frame_memory: FRAME_MEMORY,
         window_memory: WINDOW_MEMORY,
+        away: AWAY_SESSIONS,
     };
     let mut recorder = Recorder::new(Time::ZERO, &made);
     let mut hub = Hub::new(made);
@@ -234,11 +235,18 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
                         }
                         .into(),
                     ),
-                    hub::Output::Own { session, .. } => {
-                        Some(hub::Answer::Owned { session, epoch: 1 }.into())
-                    }
+                    hub::Output::Own { session, .. } => Some(
+                        hub::Answer::Owned {
+                            session,
+                            epoch: 1,
+                            token: systole_core::resume::Token([7; 16]),
+                        }
+                        .into(),
+                    ),
                     hub::Output::Link { .. }
                     | hub::Output::GoHome { .. }
+                    | hub::Output::Resume { .. }
+                    | hub::Output::Session { .. }
                     | hub::Output::HandedOver { .. } => None,
                 });
             }

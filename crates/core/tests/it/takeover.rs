@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use systole_core::cause::Cause;
 use systole_core::driver::Driver;
 use systole_core::home::Homes;
-use systole_core::hub::{self, FRAME_MEMORY, Hub, Login, Output, WINDOW_MEMORY};
+use systole_core::hub::{self, AWAY_SESSIONS, FRAME_MEMORY, Hub, Login, Output, WINDOW_MEMORY};
 use systole_core::kernel::SocketError;
 use systole_core::link::{self, Logins, Settings, Side};
 use systole_core::session::Event;
@@ -203,14 +203,17 @@ impl World {
         while self.expected.len() > limit {
             self.expected.pop_first();
         }
-        self.handle(index, hub::Answer::Owned { session, epoch });
+        self.handle(
+            index,
+            hub::Answer::Owned { session, epoch, token: systole_core::resume::Token([7; 16]) },
+        );
     }
 
     fn handle<'a>(&mut self, index: usize, input: impl Into<hub::Input<'a>>) {
         let of = self.attempts[&index].hub;
         self.hubs[of].handle(Time::ZERO, input);
         while let Some(output) = self.hubs[of].poll_output() {
-            let index = output.link() as usize;
+            let index = output.link().expect("no session is away") as usize;
             let attempt = self.attempts.get_mut(&index).unwrap();
             match output {
                 Output::Admit { admission, .. } => attempt.admission = admission,
@@ -248,8 +251,10 @@ impl World {
                     | Event::Hung { .. }
                     | Event::Retuned(_)
                     | Event::Moved { .. } => {}
+                    Event::Away { .. } | Event::Resumed { .. } => panic!("no windows"),
                 },
                 Output::HandedOver { .. } | Output::Link { .. } => {}
+                Output::Resume { .. } | Output::Session { .. } => panic!("no windows"),
             }
         }
     }
@@ -284,6 +289,7 @@ fn made(shard: u8, limit: u16) -> Hub {
         seed: 1,
         frame_memory: FRAME_MEMORY,
         window_memory: WINDOW_MEMORY,
+        away: AWAY_SESSIONS,
     })
 }
 

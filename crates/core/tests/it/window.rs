@@ -7,7 +7,8 @@
 use std::collections::VecDeque;
 
 use systole_core::random::Random;
-use systole_core::window::{Illegal, Incoming, Limits, Outgoing};
+use systole_core::window::{Incoming, Limits, Outgoing};
+use systole_core::wire::Malformed;
 
 /// What one end sends.
 #[derive(Clone, Debug)]
@@ -287,18 +288,22 @@ fn what_cannot_be_is_refused() {
     let limits = Limits { messages: 2, bytes: 10 };
     let mut outgoing = Outgoing::default();
     outgoing.accept(limits, 1, b"one", false).unwrap();
-    assert_eq!(outgoing.acknowledge(1), Err(Illegal::Acknowledgement), "it has not left");
+    assert_eq!(outgoing.acknowledge(1), Err(Malformed::Acknowledgement), "it has not left");
     assert!(outgoing.depart(limits).is_some());
-    assert_eq!(outgoing.acknowledge(2), Err(Illegal::Acknowledgement));
-    assert_eq!(outgoing.resume(2), Err(Illegal::Acknowledgement));
+    assert_eq!(outgoing.acknowledge(2), Err(Malformed::Acknowledgement));
+    assert_eq!(outgoing.resume(2), Err(Malformed::Acknowledgement));
     assert_eq!(outgoing.acknowledge(1), Ok(1));
     assert_eq!(outgoing.acknowledge(0), Ok(0), "overtaken by a later one");
-    assert_eq!(outgoing.resume(0), Err(Illegal::Acknowledgement), "less than before");
+    assert_eq!(outgoing.resume(0), Err(Malformed::Acknowledgement), "less than before");
     let mut incoming = Incoming::default();
     incoming.receive(limits, 6, false).unwrap();
-    assert_eq!(incoming.receive(limits, 5, false), Err(Illegal::Beyond), "too many bytes");
+    assert_eq!(incoming.receive(limits, 5, false), Err(Malformed::BeyondWindow), "too many bytes");
     incoming.receive(limits, 4, false).unwrap();
-    assert_eq!(incoming.receive(limits, 0, false), Err(Illegal::Beyond), "too many messages");
+    assert_eq!(
+        incoming.receive(limits, 0, false),
+        Err(Malformed::BeyondWindow),
+        "too many messages"
+    );
     assert_eq!(incoming.received(), 2, "a refused message is not counted");
 }
 

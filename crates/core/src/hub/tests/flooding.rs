@@ -26,7 +26,10 @@ fn online_after(rates: Rates, frames: &[Frame<'_>]) -> Driver<Hub> {
     let login = Login::claim(Span::ZERO);
     hub.handle(Time::ZERO, World::Identified { link: 0, admission, login });
     let Some(Output::Own { session, .. }) = hub.poll_output() else { panic!("no session") };
-    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9 });
+    hub.handle(
+        Time::ZERO,
+        Answer::Owned { session, epoch: 9, token: crate::resume::Token([7; 16]) },
+    );
     drain(&mut hub);
     hub
 }
@@ -120,6 +123,7 @@ fn a_count_outlives_a_reload_and_a_move_to_another_hub() {
             seed: 2,
             frame_memory: FRAME_MEMORY,
             window_memory: WINDOW_MEMORY,
+            away: AWAY_SESSIONS,
         })
     };
     hub.reload(Time::ZERO, fresh()).expect("whole");

@@ -27,7 +27,10 @@ fn online(grant: Grant<'_>) -> Driver<Hub> {
         },
     );
     let Some(Output::Own { session, .. }) = hub.poll_output() else { panic!("no session") };
-    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9 });
+    hub.handle(
+        Time::ZERO,
+        Answer::Owned { session, epoch: 9, token: crate::resume::Token([7; 16]) },
+    );
     drain(&mut hub);
     hub
 }
@@ -112,6 +115,7 @@ fn what_was_granted_goes_with_a_link_and_is_saved() {
         seed: 3,
         frame_memory: 64 << 20,
         window_memory: WINDOW_MEMORY,
+        away: AWAY_SESSIONS,
     };
     other.reload(arrives, Hub::new(settings)).unwrap();
     assert_eq!(other.machine().presence(0).map(|known| known.attributes), Some(ATTRIBUTES));

@@ -34,6 +34,7 @@ fn protected(policy: Policy) -> Hub {
         seed: 42,
         frame_memory: FRAME_MEMORY,
         window_memory: WINDOW_MEMORY,
+        away: AWAY_SESSIONS,
     })
 }
 
@@ -75,14 +76,18 @@ impl Bench {
                     let heard_at = Span::from_millis(self.now.as_millis());
                     World::Identified { link, admission, login: Login::claim(heard_at) }.into()
                 }
-                Some(Output::Own { session, .. }) => {
-                    Answer::Owned { session, epoch: self.now.as_nanos() + 1 }.into()
+                Some(Output::Own { session, .. }) => Answer::Owned {
+                    session,
+                    epoch: self.now.as_nanos() + 1,
+                    token: crate::resume::Token([7; 16]),
                 }
+                .into(),
                 Some(Output::Link { link, output }) => {
                     self.seen.note(link as usize, output);
                     continue;
                 }
                 Some(Output::GoHome { .. } | Output::HandedOver { .. }) => panic!("one shard"),
+                Some(Output::Resume { .. } | Output::Session { .. }) => panic!("nobody is away"),
             };
             self.hub.handle(self.now, answer);
         }
@@ -306,6 +311,8 @@ fn a_link_that_has_not_logged_in_gives_way_at_once_and_a_session_never() {
             | Output::Admit { .. }
             | Output::Own { .. }
             | Output::GoHome { .. }
+            | Output::Resume { .. }
+            | Output::Session { .. }
             | Output::HandedOver { .. } => {}
         }
     }

@@ -60,6 +60,7 @@ impl Gateway {
                 seed,
                 frame_memory: FRAME_MEMORY,
                 window_memory: WINDOW_MEMORY,
+                away: AWAY_SESSIONS,
             };
             Driver::new(Time::ZERO, Hub::new(settings))
         };
@@ -153,7 +154,10 @@ impl Gateway {
         }
         if self.hubs[hub].machine().awaits_epoch(session) {
             let joined = self.seen.joined;
-            self.handle(hub, Answer::Owned { session, epoch });
+            self.handle(
+                hub,
+                Answer::Owned { session, epoch, token: crate::resume::Token([7; 16]) },
+            );
             assert_eq!(self.seen.joined, joined + 1, "it was to join");
         } else {
             let is_there = self.hubs[hub].machine().sessions.find(session).is_some();
@@ -161,7 +165,10 @@ impl Gateway {
             self.seen.waived_in_place += u64::from(is_there);
             assert!(self.owed.remove(&(session, epoch)), "waived twice, or it has left");
             let joined = self.seen.joined;
-            self.handle(hub, Answer::Owned { session, epoch });
+            self.handle(
+                hub,
+                Answer::Owned { session, epoch, token: crate::resume::Token([7; 16]) },
+            );
             assert_eq!(self.seen.joined, joined, "a late answer is ignored");
         }
     }
@@ -194,7 +201,7 @@ impl Gateway {
     fn carry_out(&mut self, hub: usize) {
         let mut strangers = Vec::new();
         while let Some(output) = self.hubs[hub].poll_output() {
-            let (now, link) = (self.now, output.link());
+            let now = self.now;
             match output {
                 Output::Admit { link, admission } => {
                     let heard_at = Span::from_millis(now.as_millis());
@@ -209,17 +216,18 @@ impl Gateway {
                 }
                 Output::GoHome { link, .. } => strangers.push(link),
                 Output::HandedOver { state, .. } => self.moving = Some(state.to_vec()),
-                Output::Link { output: link::Output::Session(event), .. } => {
+                Output::Link { link, output: link::Output::Session(event) } => {
                     self.report(hub, link, event);
                 }
-                Output::Link { output: link::Output::Close(_), .. } => {
+                Output::Link { link, output: link::Output::Close(_) } => {
                     self.at[link as usize] = None;
                 }
-                Output::Link { output: link::Output::Examine { .. }, .. } => {
+                Output::Link { link, output: link::Output::Examine { .. } } => {
                     let examination = Examination::default();
                     self.hubs[hub].handle(now, Answer::Examined { link, examination });
                 }
                 Output::Link { .. } => {}
+                Output::Resume { .. } | Output::Session { .. } => panic!("no session is away"),
             }
         }
         for link in strangers {
@@ -240,6 +248,9 @@ impl Gateway {
                 self.seen.joined += 1;
                 let is_over = self.hubs[hub].machine().find(key.0).is_none();
                 self.seen.joined_at_the_end += u64::from(is_over);
+            }
+            session::Event::Away { .. } | session::Event::Resumed { .. } => {
+                panic!("no session outlives its link")
             }
             session::Event::Left(_) if is_established => {
                 assert!(self.online.remove(&key), "left without a join, or twice");

@@ -68,7 +68,7 @@ impl Pair {
     fn drain(&mut self) {
         for hub in &mut self.hubs {
             while let Some(output) = hub.poll_output() {
-                let index = LINKS.iter().position(|link| *link == output.link()).unwrap();
+                let index = LINKS.iter().position(|link| Some(*link) == output.link()).unwrap();
                 match output {
                     Output::HandedOver { state, .. } => self.state = Some(state.to_vec()),
                     Output::Link { output: link::Output::Transmit { bytes, .. }, .. } => {
@@ -78,6 +78,7 @@ impl Pair {
                         output: link::Output::Session(session::Event::Left(verdict)),
                         ..
                     } => self.lost[index] = Some(verdict.cause),
+                    Output::Resume { .. } | Output::Session { .. } => panic!("nobody is away"),
                     Output::Link { .. }
                     | Output::Admit { .. }
                     | Output::Own { .. }
@@ -99,6 +100,7 @@ fn reload(hub: &mut Driver<Hub>) {
         seed: 42,
         frame_memory: FRAME_MEMORY,
         window_memory: WINDOW_MEMORY,
+        away: AWAY_SESSIONS,
     };
     hub.reload(Time::ZERO, Hub::new(settings)).unwrap();
 }
@@ -212,6 +214,7 @@ fn a_link_that_goes_is_known_until_its_last_event_is_polled() {
                 "retuned"
             }
             Output::HandedOver { .. } => "handed over",
+            Output::Resume { .. } | Output::Session { .. } => panic!("nobody is away"),
             Output::Link { .. }
             | Output::Admit { .. }
             | Output::Own { .. }
@@ -353,6 +356,7 @@ fn a_state_of_other_settings_is_refused_and_the_hub_goes_on() {
             seed: 42,
             frame_memory: FRAME_MEMORY,
             window_memory: WINDOW_MEMORY,
+            away: AWAY_SESSIONS,
         };
         assert!(hub.reload(Time::ZERO, Hub::new(settings)).is_err());
         assert_eq!(hub.machine().counters().links, 1);

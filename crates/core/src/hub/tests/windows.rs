@@ -13,7 +13,7 @@ const LIMIT: usize = 100_000;
 /// A hub whose clients keep windows, and take nothing.
 fn hub() -> Driver<Hub> {
     let limits = Limits { messages: 1_000, bytes: 40_000 };
-    let window = Some(link::Windows { limits, takes: link::Takes::AtOnce });
+    let window = Some(link::Windows::new(limits, link::Takes::AtOnce));
     let native = link::Settings::new(Codec::Native, Side::Accepting, Policy::default());
     let settings = super::super::Settings {
         shard: 0,
@@ -22,6 +22,7 @@ fn hub() -> Driver<Hub> {
         seed: 42,
         frame_memory: FRAME_MEMORY,
         window_memory: LIMIT,
+        away: AWAY_SESSIONS,
     };
     Driver::new(Time::ZERO, Hub::new(settings))
 }

@@ -5,6 +5,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::handshake::Welcoming;
+use super::resume::Resumption;
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Verdict};
 use crate::denial::{Denial, Denied};
@@ -15,6 +17,7 @@ use crate::link::{Goodbye, Lane, SessionKey};
 use crate::machine::{Deadline, Reason};
 use crate::name::Name;
 use crate::plain::plain_struct;
+use crate::resume;
 use crate::time::{Span, Time};
 use crate::wire::{Account, CloseReason, Frame, MAX_DATA, MAX_TOKEN, Malformed, is_identity};
 
@@ -27,27 +30,47 @@ const HELD: usize = 2 * MAX_DATA;
 /// slow, and must get through its queue first.
 const RETURN_AFTER: Span = Span::from_secs(5);
 
+/// What a peer's part of the handshake holds.
+#[derive(Default)]
+pub(super) struct Introducing<'a> {
+    pub(super) account: Option<Account>,
+    pub(super) token: &'a [u8],
+    pub(super) resumption: Resumption,
+    /// In codecs without a handshake, the first frame.
+    pub(super) first: Option<&'a Frame<'a>>,
+}
+
 /// What waits while a peer waits for its session.
 #[derive(Debug)]
 pub(super) struct Admission {
     /// The time by which the answer must be there.
     until: Time,
     /// The account in the peer's HELLO.
-    account: Option<Account>,
+    pub(super) account: Option<Account>,
     /// The bytes to handle after the answer.
-    held: Vec<u8>,
+    pub(super) held: Vec<u8>,
     token: Token,
     /// Once it is known who the peer is: when its part of the handshake was complete.
     login: Option<Span>,
     /// The time until which an older session of the same identity may answer.
     contested: Option<Time>,
+    /// What became of the peer's wish to resume a session.
+    pub(super) resumption: Resumption,
 }
 
-plain_struct! { Admission { until, account, held, token, login, contested } if Admission::is_legal }
+plain_struct! { Admission {
+    until,
+    account,
+    held,
+    token,
+    login,
+    contested,
+    resumption
+} if Admission::is_legal }
 
 /// The token of a peer, until its login is answered.
 #[derive(Default)]
-struct Token(Vec<u8>);
+pub(super) struct Token(pub(super) Vec<u8>);
 
 plain_struct! { Token { 0: bytes } }
 
@@ -70,13 +93,12 @@ impl Admission {
 
 impl Conversation {
     /// Asks for the admission of a peer whose part of the handshake is complete. In codecs without
-    /// a handshake, its `first` frame is handled after the answer.
+    /// a handshake, its `first` frame is handled after the answer. A wish to resume a session is for
+    /// the owner of the sessions to grant; it asks for the admission if it cannot.
     pub(super) fn request_admission(
         &mut self,
         now: Time,
-        account: Option<Account>,
-        token: &[u8],
-        first: Option<&Frame<'_>>,
+        Introducing { account, token, resumption, first }: Introducing<'_>,
         context: &Context<'_>,
         out: &mut Writer<'_>,
     ) {
@@ -93,8 +115,11 @@ impl Conversation {
             token: Token(token.into()),
             login: None,
             contested: None,
+            resumption,
         }));
-        out.admit();
+        if !matches!(resumption, Resumption::Wished(_)) {
+            out.admit();
+        }
     }
 
     /// Returns what waits while the peer waits for its session.
@@ -106,7 +131,7 @@ impl Conversation {
         self.stage == Stage::Admission
     }
 
-    fn admission_mut(&mut self) -> Option<&mut Admission> {
+    pub(super) fn admission_mut(&mut self) -> Option<&mut Admission> {
         self.introduced.as_mut()?.admission.as_deref_mut()
     }
 
@@ -206,16 +231,18 @@ impl Conversation {
     pub(in crate::link) fn admit(
         &mut self,
         now: Time,
-        key: SessionKey,
+        (key, token): (SessionKey, Option<resume::Token>),
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Option<Vec<u8>> {
         let introduced = self.introduced.as_mut()?;
-        let Admission { account, held, .. } = *introduced.admission.take()?;
+        let Admission { account, held, resumption, .. } = *introduced.admission.take()?;
         if !self.codec.has_handshake() && introduced.identity.is_empty() {
             self.introduced = None;
         }
-        self.welcome(now, key, account, context, out);
+        self.open_stay(token, context.settings);
+        let outcome = resumption.outcome();
+        self.welcome(now, Welcoming { key, account, token, outcome }, context, out);
         Some(held)
     }
 

@@ -19,20 +19,7 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) -> Effect {
         self.send_close_with(now, goodbye, text, Lane::Last, out);
-        let cause = match goodbye.reason {
-            CloseReason::Drained => Cause::Drained,
-            CloseReason::Kicked => Cause::Kicked,
-            CloseReason::Replaced => Cause::Replaced,
-            CloseReason::Unauthorized => Cause::Unauthorized,
-            CloseReason::Flooding => Cause::Flooding,
-            CloseReason::Done
-            | CloseReason::Silent
-            | CloseReason::Slow
-            | CloseReason::Version
-            | CloseReason::Full
-            | CloseReason::Other(_) => Cause::Finished,
-        };
-        self.end(now, cause, out)
+        self.end(now, cause_of(goodbye.reason), out)
     }
 
     /// Ends the conversation with a peer that reads more slowly than data is queued for it.
@@ -67,6 +54,7 @@ impl Conversation {
         };
         self.flight.record(now, Incident::CloseHeard(close.reason));
         let verdict = self.verdict(now, Cause::PeerClosed(close.reason));
+        self.give_up_resumption(close.reason, out);
         out.farewell(farewell, close.text);
         let _ = self.end_with(verdict, out);
     }
@@ -102,5 +90,22 @@ impl Conversation {
             text,
         };
         out.transmit(self.codec, lane, &Frame::Close(close));
+    }
+}
+
+/// Returns the cause of an end that this side commands with a CLOSE.
+pub(crate) fn cause_of(reason: CloseReason) -> Cause {
+    match reason {
+        CloseReason::Drained => Cause::Drained,
+        CloseReason::Kicked => Cause::Kicked,
+        CloseReason::Replaced => Cause::Replaced,
+        CloseReason::Unauthorized => Cause::Unauthorized,
+        CloseReason::Flooding => Cause::Flooding,
+        CloseReason::Done
+        | CloseReason::Silent
+        | CloseReason::Slow
+        | CloseReason::Version
+        | CloseReason::Full
+        | CloseReason::Other(_) => Cause::Finished,
     }
 }

@@ -2,6 +2,8 @@
 
 use alloc::boxed::Box;
 
+use super::admission::Introducing;
+use super::resume::{Resumable, Resumption, Wish};
 use super::{Conversation, Introduced, Stage};
 use crate::cause::Cause;
 use crate::flight::Incident;
@@ -9,12 +11,23 @@ use crate::link::outbound::Writer;
 use crate::link::peer::Context;
 use crate::link::{Event, Lane, SessionKey, Side};
 use crate::liveness;
+use crate::resume::{NotResumed, Token};
 use crate::session;
-use crate::time::Time;
+use crate::time::{Span, Time};
 use crate::wire::line::is_http_request;
 use crate::wire::{
-    Account, Codec, Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, WINDOWS, Welcome,
+    self, Account, Codec, Frame, Hello, MAX_IDENTITY, MAX_TOKEN, Malformed, WINDOWS, Welcome,
 };
+
+/// What WELCOME says of a session.
+pub(super) struct Welcoming {
+    pub(super) key: SessionKey,
+    pub(super) account: Option<Account>,
+    /// The token with which the session can be resumed, if it can.
+    pub(super) token: Option<Token>,
+    /// What became of the peer's request to resume a session.
+    pub(super) outcome: wire::Resumption,
+}
 
 impl Conversation {
     /// Sends HELLO on the connecting side. In codecs without a handshake, the connecting side is
@@ -30,11 +43,12 @@ impl Conversation {
             return;
         };
         if !self.codec.has_handshake() {
-            return self.establish(now, SessionKey::default(), None, context, out);
+            let joined = session::Event::Joined { policy: self.policy, account: None };
+            return self.establish(now, SessionKey::default(), joined, context, out);
         }
         let hello = Hello {
             asks: introduction.asks,
-            resume: None,
+            resume: self.resumable().and_then(Resumable::request),
             account: introduction.account,
             capabilities: if settings.window.is_some() { WINDOWS } else { 0 },
             boot_id: settings.boot_id,
@@ -77,16 +91,16 @@ impl Conversation {
                 }));
                 let largest = u16::try_from(welcome.largest_data).unwrap_or(u16::MAX);
                 self.piece = self.piece.min(largest);
-                self.open_window(welcome.windows, true);
                 self.policy = welcome.policy.with_conduct_of(&context.settings.policy);
-                self.establish(now, key, None, context, out);
+                self.handle_welcome(now, &welcome, key, context, out);
             }
             Frame::Close(close) if connects => self.handle_close(now, close, out),
             Frame::Data { bytes, .. } if self.codec == Codec::Line && is_http_request(bytes) => {
                 let _ = self.end(now, Cause::Protocol(Malformed::HttpRequest), out);
             }
             Frame::Ping(_) | Frame::Pong(_) | Frame::Data { .. } if !self.codec.has_handshake() => {
-                self.request_admission(now, None, &[], Some(&frame), context, out);
+                let introducing = Introducing { first: Some(&frame), ..Introducing::default() };
+                self.request_admission(now, introducing, context, out);
             }
             Frame::Ping(_)
             | Frame::Pong(_)
@@ -119,47 +133,65 @@ impl Conversation {
         self.policy = settings.limits.grant(hello.asks, settings.policy);
         let window = settings.window.filter(|_| hello.capabilities & WINDOWS != 0);
         self.open_window(window.map(|window| window.limits), false);
-        self.request_admission(now, hello.account, hello.token, None, context, out);
+        let resumption = match hello.resume {
+            None => Resumption::NotAsked,
+            // Nobody keeps sessions here that could be resumed.
+            Some(_) if window.is_none_or(|window| window.outlives == Span::ZERO) => {
+                Resumption::Refused(NotResumed::Unknown)
+            }
+            Some(resume) => Resumption::Wished(Wish::of(&resume)),
+        };
+        let (account, token) = (hello.account, hello.token);
+        let introducing = Introducing { account, token, resumption, first: None };
+        self.request_admission(now, introducing, context, out);
     }
 
     /// Completes the handshake on the accepting side, with WELCOME in codecs that have it.
     pub(super) fn welcome(
         &mut self,
         now: Time,
-        key: SessionKey,
-        account: Option<Account>,
+        Welcoming { key, account, token, outcome }: Welcoming,
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) {
+        let joined = session::Event::Joined { policy: self.policy, account };
         if !self.codec.has_handshake() {
-            return self.establish(now, key, account, context, out);
+            return self.establish(now, key, joined, context, out);
         }
         let settings = context.settings;
+        let (lasts, received) = self.stay();
+        let token = token.filter(|_| lasts > Span::ZERO);
         let welcome = Welcome {
-            resumed: false,
+            resumption: outcome,
             windows: self.window_limits(),
             boot_id: settings.boot_id,
             instance_id: settings.instance_id,
             session: key.session,
             epoch: key.epoch,
-            received: 0,
+            received,
             server_time_ms: settings.wall_origin_ms.saturating_add(now.as_millis()),
-            resume_window_ms: 0,
+            resume_window_ms: u32::try_from(lasts.as_millis()).unwrap_or(u32::MAX),
             largest_data: settings.max_data,
             policy: self.policy,
-            resume_token: &[],
+            resume_token: token.as_ref().map_or(&[], |token| &token.0),
         };
         out.transmit(self.codec, Lane::Control, &Frame::Welcome(welcome));
-        self.establish(now, key, account, context, out);
+        let event = match outcome {
+            wire::Resumption::Resumed { gap } => {
+                session::Event::Resumed { account, gap, redelivered: self.waiting() }
+            }
+            wire::Resumption::NotAsked | wire::Resumption::Refused(_) => joined,
+        };
+        self.establish(now, key, event, context, out);
         self.record_sent(now, Lane::Control);
     }
 
     /// Completes the handshake.
-    fn establish(
+    pub(super) fn establish(
         &mut self,
         now: Time,
         key: SessionKey,
-        account: Option<Account>,
+        event: session::Event,
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) {
@@ -169,7 +201,7 @@ impl Conversation {
         self.feed_liveness(now, liveness::Input::Introduced { seed }, out);
         let SessionKey { session, epoch } = key;
         out.event(Event::Established { session, epoch });
-        out.session(session::Event::Joined { policy: self.policy, account });
+        out.session(event);
         self.update_patience(out);
         self.ask_first_figure(context, out);
     }

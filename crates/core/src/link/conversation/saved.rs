@@ -30,7 +30,7 @@ plain_struct! { Conversation {
     look
 } if Conversation::is_legal }
 
-plain_struct! { Aside { heartbeat_data, window } if Aside::is_legal }
+plain_struct! { Aside { heartbeat_data, window, behind } if Aside::is_legal }
 
 plain_struct! { Introduced { identity, boot_id, instance_id, admission } if Introduced::is_legal }
 
@@ -68,7 +68,7 @@ impl Conversation {
 impl Aside {
     fn is_legal(&self) -> bool {
         self.heartbeat_data.len() <= MAX_HEARTBEAT_DATA
-            && (!self.heartbeat_data.is_empty() || self.window.is_some())
+            && (!self.heartbeat_data.is_empty() || self.window.is_some() || self.behind.is_some())
     }
 }
 

@@ -47,10 +47,12 @@ impl Conversation {
 
     /// Ends the conversation with `verdict`.
     pub(super) fn end_with(&mut self, verdict: Verdict, out: &mut Writer<'_>) -> Effect {
-        self.stage = Stage::Over;
-        self.aside = None;
-        self.flight.record(verdict.at, Incident::verdict(verdict.cause));
-        out.session(session::Event::Left(verdict));
+        if self.outlives(verdict.cause) {
+            self.go_away(verdict, out);
+        } else {
+            self.forget_window();
+            out.session(session::Event::Left(verdict));
+        }
         let closing = match verdict.cause {
             Cause::Refused(Denial::Crowded) => Closing::Abort,
             Cause::PeerClosed(_)
@@ -79,6 +81,18 @@ impl Conversation {
             | Cause::GatewayLost
             | Cause::Unknown => Closing::Abort,
         };
+        self.end_link(verdict, closing, out)
+    }
+
+    /// Ends the link with `verdict`, whatever becomes of its session.
+    pub(super) fn end_link(
+        &mut self,
+        verdict: Verdict,
+        closing: Closing,
+        out: &mut Writer<'_>,
+    ) -> Effect {
+        self.stage = Stage::Over;
+        self.flight.record(verdict.at, Incident::verdict(verdict.cause));
         if closing == Closing::Flush {
             self.leave(out);
         }
@@ -98,16 +112,7 @@ impl Conversation {
 
     /// Returns a verdict that falls now, with no grounds.
     pub(super) fn verdict(&self, now: Time, cause: Cause) -> Verdict {
-        Verdict {
-            cause,
-            confidence: cause.confidence(),
-            at: now,
-            due: now,
-            stretch: Span::ZERO,
-            last_heard: self.liveness.last_heard(),
-            probes: 0,
-            grounds: Grounds::default(),
-        }
+        Verdict::of(cause, now, self.liveness.last_heard())
     }
 
     /// Returns the cause of the silence, as far as the inquiry shows it.

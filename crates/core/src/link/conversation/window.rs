@@ -3,6 +3,7 @@
 
 use super::Conversation;
 use super::data::send_pieces;
+use super::resume::Stay;
 use crate::cause::Cause;
 use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
@@ -10,7 +11,7 @@ use crate::link::settings::Takes;
 use crate::link::{Event, Lane};
 use crate::plain::plain_struct;
 use crate::time::Time;
-use crate::window::{Full, Illegal, Incoming, Limits, MAX_MESSAGE, Outgoing};
+use crate::window::{Full, Incoming, Limits, MAX_MESSAGE, Outgoing};
 use crate::wire::{DataKind, Frame, Malformed, Rider};
 
 /// How many windows an accepting end keeps, which answers what it gets: the answers to what it has
@@ -21,20 +22,58 @@ const ANSWERING: u32 = 3;
 /// The window of a session that has one.
 #[derive(Debug)]
 pub(super) struct Window {
-    limits: Limits,
-    /// How many windows are kept at most, with what waits for room in one.
-    windows: u32,
-    outgoing: Outgoing,
-    incoming: Incoming,
+    pub(super) limits: Limits,
+    /// Whether this end accepted the connection, and answers what it gets.
+    answers: bool,
+    pub(super) outgoing: Outgoing,
+    pub(super) incoming: Incoming,
+    /// By what right the session outlives its link, and for how long; `None` if it does not.
+    pub(super) stay: Option<Stay>,
     /// The length so far of the message that arrives in pieces.
     partial: u32,
 }
 
-plain_struct! { Window { limits, windows, outgoing, incoming, partial } if Window::is_legal }
+plain_struct! { Window {
+    limits,
+    answers,
+    outgoing,
+    incoming,
+    stay,
+    partial
+} if Window::is_legal }
 
 impl Window {
     fn is_legal(&self) -> bool {
         self.limits.is_legal() && self.partial <= MAX_MESSAGE
+    }
+
+    /// How many windows are kept at most, with what waits for room in one.
+    fn windows(&self) -> u32 {
+        if self.answers { ANSWERING } else { 1 }
+    }
+
+    /// Returns whether a message of this length, or the next part of one, has room in one window.
+    pub(super) fn has_room(&self, length: usize) -> bool {
+        self.outgoing.has_room(self.limits, 1, length)
+    }
+
+    /// Keeps a message, or a part of it.
+    pub(super) fn accept(&mut self, bytes: &[u8], more: bool) -> Result<(), Full> {
+        self.outgoing.accept(self.limits, self.windows(), bytes, more)
+    }
+
+    /// Ends the part of the session that belongs to a link: messages that it has cut begin anew.
+    pub(super) fn leave_link(&mut self) {
+        self.outgoing.cut();
+        self.partial = 0;
+    }
+
+    /// Begins a new link, whose peer has received this many messages. Returns how many are sent
+    /// again.
+    pub(super) fn resume(&mut self, received: u64) -> Result<u32, Malformed> {
+        let again = self.outgoing.resume(received)?;
+        self.incoming.resume();
+        Ok(u32::try_from(again).unwrap_or(u32::MAX))
     }
 
     /// Takes what has arrived, where the arrival is enough. An accepting end waits with it while
@@ -47,7 +86,7 @@ impl Window {
         let weight = self.outgoing.weight() + untaken_bytes.min(bytes as usize);
         let is_little =
             kept + untaken <= messages.div_ceil(2) as usize && weight <= bytes as usize / 2;
-        if self.windows == 1 || kept == 0 || is_little {
+        if !self.answers || kept == 0 || is_little {
             self.incoming.take_all();
         } else if untaken > 0 {
             // It is taken once the peer has acknowledged what it got.
@@ -57,7 +96,7 @@ impl Window {
 
     /// Takes an acknowledgement that arrived; returns whether it frees anything.
     fn acknowledge(&mut self, taken: u32) -> Result<bool, Malformed> {
-        self.outgoing.acknowledge(taken).map(|freed| freed > 0).map_err(Malformed::from)
+        self.outgoing.acknowledge(taken).map(|freed| freed > 0)
     }
 
     /// Counts a piece that arrived.
@@ -75,15 +114,6 @@ impl Window {
     }
 }
 
-impl From<Illegal> for Malformed {
-    fn from(illegal: Illegal) -> Malformed {
-        match illegal {
-            Illegal::Acknowledgement => Malformed::Acknowledgement,
-            Illegal::Beyond => Malformed::BeyondWindow,
-        }
-    }
-}
-
 impl Conversation {
     /// Begins a session with a window of these limits, or without.
     pub(super) fn open_window(&mut self, limits: Option<Limits>, connects: bool) {
@@ -91,19 +121,25 @@ impl Conversation {
             return;
         };
         let (outgoing, incoming) = (Outgoing::default(), Incoming::default());
-        let windows = if connects { 1 } else { ANSWERING };
-        let window = Window { limits, windows, outgoing, incoming, partial: 0 };
+        let window =
+            Window { limits, answers: !connects, outgoing, incoming, stay: None, partial: 0 };
         self.aside.get_or_insert_default().window = Some(window);
     }
 
     #[inline]
-    fn window(&self) -> Option<&Window> {
+    pub(super) fn window(&self) -> Option<&Window> {
         self.aside.as_ref()?.window.as_ref()
     }
 
     #[inline]
-    fn window_mut(&mut self) -> Option<&mut Window> {
+    pub(super) fn window_mut(&mut self) -> Option<&mut Window> {
         self.aside.as_mut()?.window.as_mut()
+    }
+
+    /// Returns how many messages wait for the peer's acknowledgement.
+    pub(super) fn waiting(&self) -> u32 {
+        let waiting = self.window().map_or(0, |window| window.outgoing.waiting());
+        u32::try_from(waiting).unwrap_or(u32::MAX)
     }
 
     /// Returns the limits of the session's window.
@@ -124,7 +160,7 @@ impl Conversation {
 
     /// Returns whether a message of this length may be sent now.
     pub(in crate::link) fn has_room(&self, length: usize) -> bool {
-        self.window().is_none_or(|it| it.outgoing.has_room(it.limits, 1, length))
+        self.window().is_none_or(|window| window.has_room(length))
     }
 
     /// Keeps a message or a part of it, and sends it once it is whole.
@@ -136,14 +172,14 @@ impl Conversation {
         out: &mut Writer<'_>,
     ) -> Result<(), Full> {
         if let Some(window) = self.window_mut() {
-            window.outgoing.accept(window.limits, window.windows, bytes, more)?;
+            window.accept(bytes, more)?;
         }
         self.send_kept(kind, out);
         Ok(())
     }
 
     /// Sends what is kept and has room in the window. Returns whether anything was sent.
-    fn send_kept(&mut self, kind: DataKind, out: &mut Writer<'_>) -> bool {
+    pub(super) fn send_kept(&mut self, kind: DataKind, out: &mut Writer<'_>) -> bool {
         let (codec, piece) = (self.codec, self.piece());
         let Some(Window { limits, outgoing, incoming, .. }) = self.window_mut() else {
             return false;

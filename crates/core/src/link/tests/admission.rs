@@ -34,7 +34,7 @@ fn outputs(link: &mut Link) -> (Vec<u8>, Vec<alloc::string::String>, Option<Clos
 #[test]
 fn the_link_names_the_session_before_its_join_and_the_farewell_before_its_leave() {
     let mut link = waiting(Codec::Native, &hello());
-    link.handle(Time::ZERO, Answer::Admitted(KEY));
+    link.handle(Time::ZERO, Answer::admitted(KEY));
     let mut close = Vec::new();
     let reason = CloseReason::Done;
     let frame = Close { reason, final_: true, return_after_ms: 0, text: "" };
@@ -55,7 +55,7 @@ fn what_follows_the_first_frame_waits_for_the_admission() {
     let mut link = waiting(Codec::Native, &first);
     link.handle(Time::from_millis(100), World::Received(&[0x50, 2, b'h']));
     assert_eq!(outputs(&mut link), (Vec::new(), Vec::new(), None));
-    link.handle(Time::from_millis(200), Answer::Admitted(KEY));
+    link.handle(Time::from_millis(200), Answer::admitted(KEY));
     let (sent, events, _) = outputs(&mut link);
     assert_eq!((sent.first(), sent.last_chunk()), (Some(&0x40), Some(&[0x20, 3])), "and the PONG");
     assert!(events.first().is_some_and(|event| event.contains("epoch: 9")), "{events:?}");
@@ -67,7 +67,7 @@ fn what_follows_the_first_frame_waits_for_the_admission() {
 fn the_first_frame_itself_waits_in_codecs_without_a_handshake() {
     for (first, echoed) in [(&b"ping\nx"[..], "pong\n"), (b"ping\r\n", "pong\n"), (b"hi\n", "")] {
         let mut link = waiting(Codec::Line, first);
-        link.handle(Time::ZERO, Answer::Admitted(KEY));
+        link.handle(Time::ZERO, Answer::admitted(KEY));
         let (sent, events, _) = outputs(&mut link);
         assert_eq!(sent, echoed.as_bytes());
         assert_eq!(events.iter().any(|event| event.starts_with("Data")), echoed.is_empty());
@@ -82,7 +82,7 @@ fn a_peer_that_waits_is_not_judged_by_its_silence_and_later_no_more_for_having_w
     assert_eq!(link.next_deadline().unwrap().reason, Reason::Admission);
     link.handle(late, Answer::Deadline);
     assert_eq!(outputs(&mut link), (Vec::new(), Vec::new(), None), "D passed long ago");
-    link.handle(late, Answer::Admitted(KEY));
+    link.handle(late, Answer::admitted(KEY));
     outputs(&mut link);
     assert_eq!(link.last_heard(), Time::ZERO);
     let run = run(&mut link, late.as_millis() + 10_000, acknowledging);
@@ -98,7 +98,7 @@ fn a_peer_that_nobody_admits_in_time_is_sent_away_and_is_not_at_fault() {
     assert_eq!((sent.first(), sent.get(2)), (Some(&0x70), Some(&8)));
     assert!(events.iter().any(|event| event.contains("LocalFault")), "{events:?}");
     assert_eq!(closing, Some(Closing::Abort));
-    link.handle(due, Answer::Admitted(KEY));
+    link.handle(due, Answer::admitted(KEY));
     assert_eq!(outputs(&mut link), (Vec::new(), Vec::new(), None), "too late");
 }
 
@@ -111,9 +111,9 @@ fn a_refused_peer_reads_why_and_an_answer_to_no_question_has_no_effect() {
     assert_eq!((sent.first(), sent.get(2)), (Some(&0x70), Some(&4)));
     assert_eq!(closing, Some(Closing::Flush));
     let mut link = waiting(Codec::Native, &hello());
-    link.handle(Time::ZERO, Answer::Admitted(KEY));
+    link.handle(Time::ZERO, Answer::admitted(KEY));
     outputs(&mut link);
-    for input in [refusal, Answer::Admitted(KEY)] {
+    for input in [refusal, Answer::admitted(KEY)] {
         link.handle(Time::ZERO, input);
         assert_eq!(outputs(&mut link), (Vec::new(), Vec::new(), None));
     }

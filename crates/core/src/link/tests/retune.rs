@@ -72,7 +72,7 @@ fn granted(welcomed: Policy, retuned: Policy) -> Option<Cause> {
     let side = Side::Connecting(Introduction::default());
     let mut link = Link::new(Time::ZERO, Settings::new(Codec::Native, side, policy()), 1);
     let welcome = Welcome {
-        resumed: false,
+        resumption: crate::wire::Resumption::NotAsked,
         windows: None,
         boot_id: BootId([7; 16]),
         instance_id: InstanceId([8; 16]),

@@ -64,7 +64,7 @@ fn frame(random: &mut Random, settings: &Settings, first: bool, bytes: &mut Vec<
         suspended_ms: 5,
     };
     let welcome = crate::wire::Welcome {
-        resumed: false,
+        resumption: crate::wire::Resumption::NotAsked,
         windows: None,
         boot_id: BootId([7; 16]),
         instance_id: InstanceId([8; 16]),
@@ -230,7 +230,7 @@ impl Script {
             *admit = false;
             return match random.below(16) {
                 0 => hand_in(Answer::Refused(CloseReason::Full.into()).into()),
-                _ => hand_in(Answer::Admitted(SessionKey { session: 5, epoch: 6 }).into()),
+                _ => hand_in(Answer::admitted(SessionKey { session: 5, epoch: 6 }).into()),
             };
         }
         let content = &content[..random.below(content.len() as u64) as usize];

@@ -32,7 +32,7 @@ struct End {
 
 impl End {
     fn new(side: Side, limits: Option<Limits>, takes: Takes) -> End {
-        let window = limits.map(|limits| Windows { limits, takes });
+        let window = limits.map(|limits| Windows::new(limits, takes));
         let settings = Settings { window, ..Settings::new(Codec::Native, side, policy()) };
         let mut end = End {
             link: Link::new(Time::ZERO, settings, 1),
@@ -131,7 +131,7 @@ impl Pair {
             End::new(Side::Accepting, Some(limits), takes[GATEWAY]),
         ]);
         pair.carry(Time::ZERO, CLIENT, 0);
-        pair.0[GATEWAY].handle(Time::ZERO, Answer::Admitted(SessionKey::default()));
+        pair.0[GATEWAY].handle(Time::ZERO, Answer::admitted(SessionKey::default()));
         pair.settle(Time::ZERO);
         assert!(pair.0.iter().all(|end| end.link.progress() == Some((0, 0))));
         pair
@@ -382,7 +382,7 @@ fn a_peer_that_breaks_the_window_ends_as_protocol() {
         let mut bytes = Vec::new();
         Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
         end.handle(Time::ZERO, World::Received(&bytes));
-        end.handle(Time::ZERO, Answer::Admitted(SessionKey::default()));
+        end.handle(Time::ZERO, Answer::admitted(SessionKey::default()));
         for frame in frames {
             assert_eq!(end.left, None);
             bytes.clear();
@@ -406,7 +406,7 @@ fn a_session_has_a_window_if_both_ends_can_keep_one() {
         let mut bytes = Vec::new();
         Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
         end.handle(Time::ZERO, World::Received(&bytes));
-        end.handle(Time::ZERO, Answer::Admitted(SessionKey::default()));
+        end.handle(Time::ZERO, Answer::admitted(SessionKey::default()));
         let welcome = end.lanes[0].pop_front().unwrap();
         let mut decoder = Decoder::new(Codec::Native, 65_536);
         let Frame::Welcome(welcome) = decoder.next(&mut &welcome[..]).unwrap().unwrap() else {

@@ -20,6 +20,7 @@ fn settings(policy: Policy, seed: u64) -> hub::Settings {
         seed,
         frame_memory: FRAME_MEMORY,
         window_memory: hub::WINDOW_MEMORY,
+        away: hub::AWAY_SESSIONS,
     }
 }
 
@@ -38,9 +39,16 @@ fn recorded() -> Vec<u8> {
                     );
                 }
                 Output::Own { session, .. } => {
-                    asked = Some(Answer::Owned { session, epoch: 1 }.into());
+                    asked = Some(
+                        Answer::Owned { session, epoch: 1, token: crate::resume::Token([7; 16]) }
+                            .into(),
+                    );
                 }
-                Output::Link { .. } | Output::GoHome { .. } | Output::HandedOver { .. } => {}
+                Output::Link { .. }
+                | Output::GoHome { .. }
+                | Output::Resume { .. }
+                | Output::Session { .. }
+                | Output::HandedOver { .. } => {}
             }
         }
         asked

@@ -399,6 +399,9 @@ impl World {
                 let taken = self.online.len() + self.held as usize;
                 assert!(taken <= self.max_beacons as usize, "admitted to a held place");
             }
+            session::Event::Away { .. } | session::Event::Resumed { .. } => {
+                panic!("a beacon has no link")
+            }
             session::Event::Moved { from } => {
                 let known = self.online.get_mut(&subject.device).unwrap();
                 assert_eq!(from.port(), known.port);

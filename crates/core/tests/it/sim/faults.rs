@@ -222,9 +222,16 @@ fn admit_all(hub: &mut Driver<Hub>, now: Time) {
                 hub::World::Identified { link, admission, login: hub::Login::claim(Span::ZERO) }
                     .into()
             }
-            hub::Output::Own { session, .. } => hub::Answer::Owned { session, epoch: 1 }.into(),
+            hub::Output::Own { session, .. } => hub::Answer::Owned {
+                session,
+                epoch: 1,
+                token: systole_core::resume::Token([7; 16]),
+            }
+            .into(),
             hub::Output::Link { .. }
             | hub::Output::GoHome { .. }
+            | hub::Output::Resume { .. }
+            | hub::Output::Session { .. }
             | hub::Output::HandedOver { .. } => continue,
         };
         hub.handle(now, answer);
@@ -242,6 +249,7 @@ fn silence(policy: Policy) -> (Vec<Span>, Option<Span>) {
         seed: 1,
         frame_memory: FRAME_MEMORY,
         window_memory: hub::WINDOW_MEMORY,
+        away: hub::AWAY_SESSIONS,
     };
     let mut hub = Driver::new(Time::ZERO, Hub::new(settings));
     let address = ([127, 0, 0, 1], 7).into();

@@ -512,7 +512,12 @@ impl Gateway {
                 }
                 Some(session) => {
                     self.epoch += 1;
-                    hub::Answer::Owned { session, epoch: self.epoch }.into()
+                    hub::Answer::Owned {
+                        session,
+                        epoch: self.epoch,
+                        token: systole_core::resume::Token([7; 16]),
+                    }
+                    .into()
                 }
             };
             let waits = self.peer_of_link[link as usize] == Some(peer);
@@ -531,7 +536,7 @@ impl Gateway {
                 }
                 Some(session) => {
                     let key = SessionKey { session, epoch: self.epoch };
-                    model.input(now, &link::Answer::Admitted(key).into());
+                    model.input(now, &link::Answer::admitted(key).into());
                 }
             }
             self.admissions.refused += u64::from(refused);
@@ -965,6 +970,7 @@ fn of_link<'a>(
         }
         Output::Own { link, admission, session } => asked.push((link, admission, Some(session))),
         Output::GoHome { link, .. } => *going_home = Some(link),
+        Output::Resume { .. } | Output::Session { .. } => panic!("no session is away"),
         Output::HandedOver { link, state } => *moving = Some((link, state.to_vec())),
     }
     None

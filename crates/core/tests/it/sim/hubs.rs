@@ -31,6 +31,7 @@ impl Hubs {
             seed: seed ^ u64::from(shard),
             frame_memory,
             window_memory: hub::WINDOW_MEMORY,
+            away: hub::AWAY_SESSIONS,
         });
         let drivers = settings.each_ref().map(|settings| {
             let recorder = Recorder::new(Time::ZERO, settings);

@@ -352,7 +352,7 @@ impl Model {
         match answer {
             link::Answer::Examined(_) => panic!("an examination that was not requested"),
             link::Answer::Deadline => self.turn.by_deadline = true,
-            link::Answer::Admitted(_) => {
+            link::Answer::Admitted { .. } => {
                 assert!(self.awaits_admission(), "{}: admitted twice", self.name);
                 // What has waited is handled now; the peer is not silent for having waited.
                 self.set_at = now;
@@ -1083,6 +1083,9 @@ impl Model {
         let name = self.name.clone();
         assert!(!matches!(self.stage, Stage::Lost), "{name}: an event after the verdict");
         match *event {
+            session::Event::Away { .. } | session::Event::Resumed { .. } => {
+                panic!("{name}: nobody has a window")
+            }
             session::Event::Joined { policy, .. } => {
                 let before = if self.connects { Stage::Greeting } else { Stage::Waiting };
                 assert_eq!(self.stage, before, "{name}: established twice");
@@ -1150,7 +1153,7 @@ impl Model {
             Event::Established { .. } => {
                 assert_ne!(self.stage, Stage::Established, "{name}: established twice");
             }
-            Event::Acknowledged => panic!("{name}: nobody has a window"),
+            Event::Acknowledged | Event::NotResumed(_) => panic!("{name}: nobody has a window"),
             Event::Farewell { .. } => {
                 assert!(self.turn.received, "{name}: a CLOSE without an input")
             }

@@ -72,7 +72,7 @@ impl<T: Tested> Party<T> {
             }
             if is_admitted {
                 let key = SessionKey { session: 1, epoch: 1 };
-                self.link.handle(Time::ZERO, Answer::Admitted(key));
+                self.link.handle(Time::ZERO, Answer::admitted(key));
             }
         }
     }

@@ -125,7 +125,7 @@ impl Peer {
         }
         if asks {
             let key = SessionKey { session: 7, epoch: 1 };
-            self.link.handle(Time::ZERO, Answer::Admitted(key));
+            self.link.handle(Time::ZERO, Answer::admitted(key));
             self.collect();
         }
     }
