@@ -1,12 +1,12 @@
 //! What one transaction changes, and the counts that follow from it.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::Subscription;
-use super::database::get;
 use super::left_behind::Lost;
 use super::origins::OriginChanges;
 use super::rows::Noted;
+use super::tally::TallyChanges;
 
 /// How many rows there may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +26,7 @@ pub(super) struct Changes<'a> {
     pub(super) waiting: Vec<u64>,
     pub(super) epochs_below: u64,
     pub(super) origins: OriginChanges<'a>,
+    pub(super) keys: TallyChanges<'a>,
 }
 
 impl Changes<'_> {
@@ -50,11 +51,14 @@ impl Changes<'_> {
         session: u64,
         epoch: u64,
     ) -> rusqlite::Result<()> {
-        let delete = "DELETE FROM owed WHERE epoch = ?1 AND session = ?2 RETURNING address";
+        // Without RETURNING, for which SQLite makes a table in memory each time.
+        let select = "SELECT address FROM owed WHERE epoch = ?1 AND session = ?2";
         let key = [epoch.cast_signed(), session.cast_signed()];
-        let mut delete = tx.prepare_cached(delete)?;
-        let gone = delete.query_row(key, |row| row.get::<_, String>(0)).optional()?;
+        let mut select = tx.prepare_cached(select)?;
+        let gone = select.query_row(key, |row| row.get::<_, String>(0)).optional()?;
         if let Some(address) = gone {
+            let delete = "DELETE FROM owed WHERE epoch = ?1 AND session = ?2";
+            tx.prepare_cached(delete)?.execute(key)?;
             self.owed = self.owed.saturating_sub(1);
             self.origins.owe(&address, -1);
         }
@@ -78,13 +82,11 @@ impl Changes<'_> {
             _ => {}
         }
         let wanting = subscriptions.iter().filter(|to| to.wants(noted.kind));
-        let origin = self.origins.of(&noted.address);
+        let (origin, key) = (self.origins.of(&noted.address), noted.key());
         if !matches!(noted.kind, "join" | "leave") {
             let all = rows(self.owed, self.waiting.iter().sum(), subscriptions);
-            // With fewer rows than a share in all, no identity has one.
-            let is_over = all >= room.share
-                && rows_of(tx, &noted.key(), subscriptions, room.share)? >= room.share;
-            let is_over = is_over || self.origins.rows(&origin) >= room.share_of_address;
+            let is_over = self.keys.rows(&key) >= room.share
+                || self.origins.rows(&origin) >= room.share_of_address;
             if all >= room.max_rows || is_over {
                 return Ok(wanting.count() as u64);
             }
@@ -92,7 +94,8 @@ impl Changes<'_> {
         for (to, waiting) in subscriptions.iter().zip(&mut self.waiting) {
             if to.wants(noted.kind) {
                 insert(tx, &to.name, &origin, noted)?;
-                self.origins.add(origin.clone(), 1);
+                self.origins.add(&origin, 1);
+                self.keys.add(&key, 1);
                 self.entries += 1;
                 *waiting += 1;
             }
@@ -106,20 +109,23 @@ impl Changes<'_> {
         number: u64,
         subscriptions: &[Subscription],
     ) -> rusqlite::Result<()> {
-        let delete = "DELETE FROM entry WHERE number = ?1 RETURNING receiver, origin";
-        let mut delete = tx.prepare_cached(delete)?;
-        let gone = delete.query_row([number.cast_signed()], |row| {
-            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        let select = "SELECT receiver, origin, key FROM entry WHERE number = ?1";
+        let mut select = tx.prepare_cached(select)?;
+        let gone = select.query_row([number.cast_signed()], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
         });
         // One that has made room is gone already.
-        let Some((receiver, origin)) = gone.optional()? else {
+        let Some((receiver, origin, key)) = gone.optional()? else {
             return Ok(());
         };
+        let delete = "DELETE FROM entry WHERE number = ?1";
+        tx.prepare_cached(delete)?.execute([number.cast_signed()])?;
         self.entries = self.entries.saturating_sub(1);
         let counts = subscriptions.iter().zip(&mut self.waiting);
         for (_, waiting) in counts.filter(|(to, _)| *to.name == receiver) {
             *waiting = waiting.saturating_sub(1);
-            self.origins.add(origin.as_str().into(), -1);
+            self.origins.add(&origin, -1);
+            self.keys.add(&key, -1);
         }
         Ok(())
     }
@@ -141,21 +147,6 @@ impl Lost {
 pub(super) fn rows(owed: u64, entries: u64, subscriptions: &[Subscription]) -> u64 {
     let owed_to = subscriptions.iter().filter(|to| to.is_owed()).count() as u64;
     owed.saturating_mul(owed_to).saturating_add(entries)
-}
-
-/// Returns how many events with this key wait for the subscriptions; `limit` or more if there are
-/// as many.
-pub(super) fn rows_of(
-    connection: &Connection,
-    key: &str,
-    subscriptions: &[Subscription],
-    limit: u64,
-) -> rusqlite::Result<u64> {
-    let count = "SELECT count(*) FROM
-        (SELECT 1 FROM entry WHERE receiver = ?1 AND key = ?2 LIMIT ?3)";
-    let mut count = connection.prepare_cached(count)?;
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    subscriptions.iter().map(|to| count.query_row(params![&*to.name, key, limit], get(0))).sum()
 }
 
 pub(super) fn insert(

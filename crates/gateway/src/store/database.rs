@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction};
 
-use super::changes::{Changes, Room, rows, rows_of};
+use super::changes::{Changes, Room, rows};
 use super::dead_letters::DeadLetters;
 use super::error::StoreError;
 use super::inbox::Batch;
@@ -21,8 +22,9 @@ use super::left_behind::{LeftBehind, Lost, give_leaves};
 use super::origins::Origins;
 use super::place::{FILE, Files};
 use super::probe::probe_access;
-use super::reading::read_entry;
+use super::reading::oldest;
 use super::rows::Entry;
+use super::tally::Tally;
 use super::{StoreSettings, Subscription};
 use super::{aside, bans};
 use crate::bans::{Kept, Unwritten};
@@ -37,6 +39,10 @@ pub(super) const APPLICATION: i64 = 0x5379_7374;
 /// How many epochs are set aside at once: those of 17 minutes, which no run gives between two
 /// transactions.
 const BLOCK: u64 = EPOCHS_PER_MS << 20;
+
+/// Maximum number of statements that stay prepared: twice as many as this module has, so that none
+/// is ever prepared again.
+const STATEMENTS: usize = 32;
 
 /// Maximum number of the oldest entries that make room at once.
 const EVICTED_AT_ONCE: u64 = 10_000;
@@ -97,6 +103,8 @@ pub struct Database {
     /// Of the entries, those of each subscription.
     waiting: Vec<u64>,
     origins: Origins,
+    /// The entries for these subscriptions, by key.
+    keys: Tally,
     left_behind: LeftBehind,
     /// The bans that were in force when it was opened.
     bans: Vec<Kept>,
@@ -157,6 +165,7 @@ impl Database {
             entries: 0,
             waiting: Vec::new(),
             origins,
+            keys: Tally::default(),
             left_behind: LeftBehind::default(),
             bans: Vec::new(),
             first_epoch: 0,
@@ -182,7 +191,9 @@ impl Database {
         let connection = &self.connection;
         connection.pragma_update(None, "journal_mode", "WAL")?;
         connection.pragma_update(None, "synchronous", sync)?;
-        connection.set_prepared_statement_cache_capacity(32);
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
+        // SQLite would plan a statement anew for new values, though no statistics tell them apart.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         aside::create(connection)?;
         let tx = self.connection.transaction()?;
         if tx.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 1 {
@@ -201,11 +212,13 @@ impl Database {
         let (told, origins) = (&self.subscriptions, &mut self.origins);
         self.left_behind = give_leaves(&tx, told, origins, now_ms, remembered)?;
         origins.count(&tx, told)?;
-        let count = |of: &str| tx.query_row(of, [], |row| row.get(0).map(i64::cast_unsigned));
-        self.owed = count("SELECT count(*) FROM owed")?;
-        self.entries = count("SELECT count(*) FROM entry")?;
+        self.keys = Tally::of_keys(&tx, told)?;
+        self.owed = tx.query_row("SELECT count(*) FROM owed", [], get(0))?;
+        self.entries = tx.query_row("SELECT count(*) FROM entry", [], get(0))?;
+        let count = "SELECT count(*) FROM entry WHERE receiver = ?1";
+        let each = told.iter().map(|to| tx.query_row(count, [&*to.name], get(0)));
+        self.waiting = each.collect::<rusqlite::Result<_>>()?;
         tx.commit()?;
-        self.count_waiting()?;
         Ok(self)
     }
 
@@ -263,9 +276,9 @@ impl Database {
         rows(self.owed, self.waiting.iter().sum(), &self.subscriptions)
     }
 
-    /// Returns how many events of an identity wait; `limit` or more if there are as many.
-    pub(super) fn rows_of(&self, identity: &str, limit: u64) -> rusqlite::Result<u64> {
-        rows_of(&self.connection, identity, &self.subscriptions, limit)
+    /// Returns what counts the entries of each key.
+    pub(super) fn keys(&self) -> &Tally {
+        &self.keys
     }
 
     /// Returns what counts the rows of each address.
@@ -290,7 +303,8 @@ impl Database {
         let subscriptions = self.subscriptions.clone();
         let (owed, entries, waiting) = (self.owed, self.entries, self.waiting.clone());
         let (epochs_below, origins) = (self.epochs_below, self.origins.begin());
-        let mut changes = Changes { owed, entries, waiting, epochs_below, origins };
+        let keys = self.keys.begin();
+        let mut changes = Changes { owed, entries, waiting, epochs_below, origins, keys };
         let mut dropped = 0;
         let tx = self.connection.transaction()?;
         for owing in &batch.owings {
@@ -318,9 +332,10 @@ impl Database {
             changes.epochs_below = set_aside(&tx, last_epoch)?;
         }
         tx.commit()?;
-        let Changes { owed, entries, waiting, epochs_below, origins } = changes;
-        let origins = origins.take();
+        let Changes { owed, entries, waiting, epochs_below, origins, keys } = changes;
+        let (origins, keys) = (origins.take(), keys.take());
         self.origins.apply(origins);
+        self.keys.apply(keys);
         self.note_written();
         (self.owed, self.entries, self.epochs_below) = (owed, entries, epochs_below);
         self.waiting = waiting;
@@ -376,19 +391,12 @@ impl Database {
         self.check_place()?;
         let count = count.min(EVICTED_AT_ONCE).cast_signed();
         let tx = self.connection.transaction()?;
-        let oldest = {
-            let select =
-                "SELECT number, key, session, epoch, kind, at_ms, body, origin, receiver FROM entry
-                ORDER BY number LIMIT ?1";
-            let mut select = tx.prepare_cached(select)?;
-            let rows = select.query_map([count], |row| Ok((row.get(8)?, read_entry(row)?)))?;
-            rows.collect::<rusqlite::Result<Vec<(String, Entry)>>>()?
-        };
         let mut letters: BTreeMap<String, Vec<Entry>> = BTreeMap::new();
-        let mut origins = self.origins.begin();
-        for (receiver, entry) in oldest {
+        let (mut origins, mut keys) = (self.origins.begin(), self.keys.begin());
+        for (receiver, entry) in oldest(&tx, count)? {
             if self.subscriptions.iter().any(|to| *to.name == *receiver) {
-                origins.add((*entry.origin).into(), -1);
+                origins.add(&entry.origin, -1);
+                keys.add(&entry.key, -1);
             }
             letters.entry(receiver).or_default().push(entry);
         }
@@ -399,27 +407,20 @@ impl Database {
                 .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
         }
         let count_of = |to: &Subscription| letters.get(&*to.name).map_or(0, |it| it.len() as u64);
-        let evicted = self.subscriptions.iter().map(count_of).collect();
+        let evicted: Vec<u64> = self.subscriptions.iter().map(count_of).collect();
         let delete = "DELETE FROM entry
             WHERE number IN (SELECT number FROM entry ORDER BY number LIMIT ?1)";
         let gone = tx.execute(delete, [count])? as u64;
-        let origins = origins.take();
+        let (origins, keys) = (origins.take(), keys.take());
         tx.commit()?;
         self.origins.apply(origins);
+        self.keys.apply(keys);
         self.note_written();
         self.entries = self.entries.saturating_sub(gone);
-        self.count_waiting()?;
+        for (waiting, gone) in self.waiting.iter_mut().zip(&evicted) {
+            *waiting = waiting.saturating_sub(*gone);
+        }
         Ok(evicted)
-    }
-
-    fn count_waiting(&mut self) -> rusqlite::Result<()> {
-        let count = "SELECT count(*) FROM entry WHERE receiver = ?1";
-        let mut count = self.connection.prepare_cached(count)?;
-        let each = self.subscriptions.iter().map(|to| count.query_row([&*to.name], get(0)));
-        let waiting = each.collect::<rusqlite::Result<_>>()?;
-        drop(count);
-        self.waiting = waiting;
-        Ok(())
     }
 
     /// Returns how many entries wait for each subscription.

@@ -171,7 +171,7 @@ impl Keeper {
             return Vec::new();
         }
         let (mut rows, mut of_origins) = (HashMap::new(), HashMap::new());
-        let origins = self.database.origins();
+        let (origins, keys) = (self.database.origins(), self.database.keys());
         let mut over_address = None;
         let (kept, over): (Vec<_>, Vec<_>) = batch.owings.drain(..).partition(|owing| {
             let origin = origins.of_ip(owing.address.ip());
@@ -182,9 +182,8 @@ impl Keeper {
                 return false;
             }
             if !owing.identity.is_empty() {
-                // A database that fails refuses the batch when it is written.
-                let count = || self.database.rows_of(&owing.identity, share).unwrap_or(0);
-                let rows: &mut u64 = rows.entry(owing.identity.clone()).or_insert_with(count);
+                let has = || keys.rows(&owing.identity);
+                let rows: &mut u64 = rows.entry(owing.identity.clone()).or_insert_with(has);
                 if *rows + more > share {
                     return false;
                 }

@@ -10,6 +10,7 @@ use systole_core::origin::Origin;
 
 use super::Subscription;
 use super::database::get;
+use super::tally::{Tally, TallyChanges};
 
 /// By what rows are counted: an IPv4 address or an IPv6 /64 as text, empty for one that is trusted
 /// or unknown.
@@ -22,20 +23,20 @@ pub(super) struct Origins {
     trusted: Arc<[IpNet]>,
     /// What a session about which something is owed counts: a row for each that it is owed to.
     owed_to: u64,
-    rows: HashMap<OriginText, u64>,
+    rows: Tally,
 }
 
 /// What a transaction changes in them.
 #[derive(Debug)]
 pub(super) struct OriginChanges<'a> {
     before: &'a Origins,
-    changes: HashMap<OriginText, i64>,
+    rows: TallyChanges<'a>,
 }
 
 impl Origins {
     pub(super) fn new(trusted: Arc<[IpNet]>, subscriptions: &[Subscription]) -> Origins {
         let owed_to = subscriptions.iter().filter(|to| to.is_owed()).count() as u64;
-        Origins { trusted, owed_to, rows: HashMap::new() }
+        Origins { trusted, owed_to, rows: Tally::default() }
     }
 
     /// Counts the rows of a store.
@@ -77,27 +78,28 @@ impl Origins {
     }
 
     pub(super) fn rows(&self, origin: &str) -> u64 {
-        self.rows.get(origin).copied().unwrap_or(0)
+        self.rows.rows(origin)
     }
 
     pub(super) fn begin(&self) -> OriginChanges<'_> {
-        OriginChanges { before: self, changes: HashMap::new() }
+        OriginChanges { before: self, rows: self.rows.begin() }
     }
 
+    /// Takes the changes of a transaction that is committed.
     pub(super) fn apply(&mut self, changes: HashMap<OriginText, i64>) {
-        changes.into_iter().for_each(|(origin, by)| self.add(origin, by));
+        self.rows.apply(changes);
     }
 
     fn add(&mut self, origin: OriginText, by: i64) {
-        if origin.is_empty() {
-            return;
+        if !origin.is_empty() {
+            self.rows.add(origin, by);
         }
-        let rows = self.rows(&origin).saturating_add_signed(by);
-        if rows == 0 {
-            self.rows.remove(&origin);
-        } else {
-            self.rows.insert(origin, rows);
-        }
+    }
+
+    /// All origins that have rows.
+    #[cfg(test)]
+    pub(super) fn all(&self) -> std::collections::BTreeMap<String, u64> {
+        self.rows.all()
     }
 }
 
@@ -108,24 +110,23 @@ impl OriginChanges<'_> {
     }
 
     /// Notes that so many entries were written, or removed if negative.
-    pub(super) fn add(&mut self, origin: OriginText, by: i64) {
+    pub(super) fn add(&mut self, origin: &str, by: i64) {
         if !origin.is_empty() {
-            *self.changes.entry(origin).or_default() += by;
+            self.rows.add(origin, by);
         }
     }
 
     /// Notes that something is owed about a session, or no longer.
     pub(super) fn owe(&mut self, address: &str, by: i64) {
         let rows = self.before.owed_to.cast_signed();
-        self.add(self.before.of(address), by * rows);
+        self.add(&self.before.of(address), by * rows);
     }
 
     pub(super) fn rows(&self, origin: &str) -> u64 {
-        let change = self.changes.get(origin).copied().unwrap_or(0);
-        self.before.rows(origin).saturating_add_signed(change)
+        self.rows.rows(origin)
     }
 
     pub(super) fn take(self) -> HashMap<OriginText, i64> {
-        self.changes
+        self.rows.take()
     }
 }

@@ -95,7 +95,19 @@ pub(super) fn left(
     Ok(left)
 }
 
-pub(super) fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
+/// Reads the oldest entries of all receivers, with the receiver of each.
+pub(super) fn oldest(
+    connection: &Connection,
+    limit: i64,
+) -> rusqlite::Result<Vec<(String, Entry)>> {
+    let select =
+        "SELECT number, key, session, epoch, kind, at_ms, body, origin, receiver FROM entry
+        ORDER BY number LIMIT ?1";
+    let mut select = connection.prepare_cached(select)?;
+    select.query_map([limit], |row| Ok((row.get(8)?, read_entry(row)?)))?.collect()
+}
+
+fn read_entry(row: &rusqlite::Row<'_>) -> rusqlite::Result<Entry> {
     Ok(Entry {
         number: get(0)(row)?,
         key: row.get::<_, String>(1)?.into(),

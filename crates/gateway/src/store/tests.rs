@@ -1,6 +1,7 @@
 //! The store: what survives a kill, a cut log, a full disk and a full table.
 
 mod bans;
+mod counts;
 
 use std::fs;
 use std::net::Ipv4Addr;
