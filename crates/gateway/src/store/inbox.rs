@@ -64,6 +64,8 @@ impl Batch {
 struct State {
     waiting: Batch,
     questions: Vec<Question>,
+    /// Whether the thread waits, and nothing has woken it yet.
+    is_asleep: bool,
     is_stopping: bool,
     has_stopped: bool,
     has_failed: bool,
@@ -93,7 +95,7 @@ impl Inbox {
         let has_room = state.waiting.owings.len() < OWINGS && !state.is_stopping;
         if has_room {
             state.waiting.owings.push(owing);
-            self.more.notify_one();
+            self.rouse(&mut state);
         }
         has_room
     }
@@ -101,8 +103,9 @@ impl Inbox {
     /// Owes all of these in one batch.
     #[cfg(test)]
     pub(super) fn owe_all(&self, all: Vec<Owing>) {
-        self.lock().waiting.owings.extend(all);
-        self.more.notify_one();
+        let mut state = self.lock();
+        state.waiting.owings.extend(all);
+        self.rouse(&mut state);
     }
 
     /// Hands in a login and an event for one batch.
@@ -111,7 +114,7 @@ impl Inbox {
         let mut state = self.lock();
         state.waiting.owings.push(owing);
         state.waiting.notes.push_back(noted);
-        self.more.notify_one();
+        self.rouse(&mut state);
     }
 
     #[cfg(test)]
@@ -121,14 +124,16 @@ impl Inbox {
 
     /// As many as there were logins that waited, at most.
     pub(super) fn waive(&self, session: u64, epoch: u64) {
-        self.lock().waiting.waived.push((session, epoch));
-        self.more.notify_one();
+        let mut state = self.lock();
+        state.waiting.waived.push((session, epoch));
+        self.rouse(&mut state);
     }
 
     /// Beyond [`NOTES`] by what its callers had in hand when there was no more room.
     pub(super) fn note(&self, noted: Noted) {
-        self.lock().waiting.notes.push_back(noted);
-        self.more.notify_one();
+        let mut state = self.lock();
+        state.waiting.notes.push_back(noted);
+        self.rouse(&mut state);
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -143,8 +148,9 @@ impl Inbox {
 
     /// As many as receivers have in hand, at most.
     pub(super) fn settle(&self, number: u64) {
-        self.lock().waiting.settled.push(number);
-        self.more.notify_one();
+        let mut state = self.lock();
+        state.waiting.settled.push(number);
+        self.rouse(&mut state);
     }
 
     /// A thread that has ended answers nothing: the sender of the answer is dropped.
@@ -152,7 +158,7 @@ impl Inbox {
         let mut state = self.lock();
         if !state.has_stopped {
             state.questions.push(question);
-            self.more.notify_one();
+            self.rouse(&mut state);
         }
     }
 
@@ -162,7 +168,8 @@ impl Inbox {
         let mut state = self.lock();
         let is_idle = |state: &mut State| {
             let has_work = !state.waiting.is_empty() && !after_failure;
-            !has_work && state.questions.is_empty() && !state.is_stopping
+            state.is_asleep = !has_work && state.questions.is_empty() && !state.is_stopping;
+            state.is_asleep
         };
         state = match limit {
             None => self.more.wait_while(state, is_idle).unwrap_or_else(PoisonError::into_inner),
@@ -171,6 +178,7 @@ impl Inbox {
                 waited.unwrap_or_else(PoisonError::into_inner).0
             }
         };
+        state.is_asleep = false;
         let questions = mem::take(&mut state.questions);
         let mut batch = mem::take(&mut state.waiting);
         if batch.notes.len() > NOTES_AT_ONCE {
@@ -198,7 +206,7 @@ impl Inbox {
     pub(super) fn stop(&self, limit: Span) -> bool {
         let mut state = self.lock();
         state.is_stopping = true;
-        self.more.notify_one();
+        self.rouse(&mut state);
         let is_running = |state: &mut State| !state.has_stopped;
         let waited = self.ended.wait_timeout_while(state, Duration::from(limit), is_running);
         let state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -211,6 +219,14 @@ impl Inbox {
         (state.has_stopped, state.has_failed) = (true, has_failed);
         state.questions.clear();
         self.ended.notify_all();
+    }
+
+    /// Wakes the thread if it waits. To wake it costs a call of the system even if it is busy, which
+    /// is not worth it for each login and event.
+    fn rouse(&self, state: &mut State) {
+        if mem::take(&mut state.is_asleep) {
+            self.more.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
