@@ -40,8 +40,8 @@ pub(super) const APPLICATION: i64 = 0x5379_7374;
 /// transactions.
 const BLOCK: u64 = EPOCHS_PER_MS << 20;
 
-/// Maximum number of statements that stay prepared: twice as many as this module has, so that none
-/// is ever prepared again.
+/// Maximum number of statements that stay prepared: more than the store has, so that none is
+/// prepared again.
 const STATEMENTS: usize = 32;
 
 /// Maximum number of the oldest entries that make room at once.

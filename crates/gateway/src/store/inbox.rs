@@ -221,8 +221,8 @@ impl Inbox {
         self.ended.notify_all();
     }
 
-    /// Wakes the thread if it waits. To wake it costs a call of the system even if it is busy, which
-    /// is not worth it for each login and event.
+    /// Wakes the thread if it waits. A busy one looks at all that has come before it waits again,
+    /// and to notify it would cost each login and event a system call.
     fn rouse(&self, state: &mut State) {
         if mem::take(&mut state.is_asleep) {
             self.more.notify_one();

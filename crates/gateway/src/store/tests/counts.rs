@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use rusqlite::StatementStatus;
+
 use super::super::inbox::Batch;
 use super::*;
 
@@ -99,6 +101,18 @@ fn fill_disk(random: &mut Random, database: &mut Database) {
     assert!(has_failed, "the disk has no end");
     lifted.store(true, Ordering::Relaxed);
     database.shrink_log();
+}
+
+#[test]
+fn a_statement_is_not_planned_again_for_other_values() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = open(&settings(directory.path())).unwrap();
+    let select = "SELECT number FROM entry WHERE receiver = ?1 AND number > ?2 LIMIT ?3";
+    let mut select = database.connection().prepare(select).unwrap();
+    for limit in 5..10 {
+        assert!(!select.exists((limit.to_string(), limit, limit)).unwrap());
+    }
+    assert_eq!(select.get_status(StatementStatus::RePrepare), 0);
 }
 
 #[test]
