@@ -70,7 +70,8 @@ fn batch(random: &mut Random, database: &Database) -> Batch {
         // One of these networks is trusted, one session in five has no identity.
         let net = ["192.0.2", "198.51.100", "203.0.113"][usize::try_from(session % 3).unwrap()];
         let address = format!("{net}.{}:9", session % 2);
-        let identity = if session % 5 == 0 { String::new() } else { format!("peer {session}") };
+        let identity =
+            if session.is_multiple_of(5) { String::new() } else { format!("peer {session}") };
         match random.below(6) {
             0 => batch
                 .owings
