@@ -28,6 +28,7 @@ mod place;
 mod probe;
 mod reading;
 mod rows;
+mod schema;
 mod tally;
 #[cfg(test)]
 mod tests;

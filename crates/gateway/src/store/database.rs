@@ -26,15 +26,9 @@ use super::reading::oldest;
 use super::rows::Entry;
 use super::tally::Tally;
 use super::{StoreSettings, Subscription};
-use super::{aside, bans};
+use super::{aside, bans, schema};
 use crate::bans::{Kept, Unwritten};
 use crate::epochs::EPOCHS_PER_MS;
-
-/// The version of the tables. A store of a later one is not opened.
-pub(super) const VERSION: i64 = 3;
-
-/// Marks a file as a store of this program: "Syst".
-pub(super) const APPLICATION: i64 = 0x5379_7374;
 
 /// How many epochs are set aside at once: those of 17 minutes, which no run gives between two
 /// transactions.
@@ -46,23 +40,6 @@ const STATEMENTS: usize = 32;
 
 /// Maximum number of the oldest entries that make room at once.
 const EVICTED_AT_ONCE: u64 = 10_000;
-
-const TABLES: &str = "
-    CREATE TABLE IF NOT EXISTS owed(
-        session INTEGER NOT NULL, epoch INTEGER NOT NULL, identity TEXT NOT NULL,
-        listener TEXT NOT NULL, address TEXT NOT NULL, since_ms INTEGER NOT NULL,
-        PRIMARY KEY(epoch, session)) WITHOUT ROWID;
-    CREATE TABLE IF NOT EXISTS entry(
-        number INTEGER PRIMARY KEY AUTOINCREMENT, receiver TEXT NOT NULL, key TEXT NOT NULL,
-        session INTEGER NOT NULL, epoch INTEGER NOT NULL, kind TEXT NOT NULL,
-        at_ms INTEGER NOT NULL, body TEXT NOT NULL, origin TEXT NOT NULL DEFAULT '');
-    CREATE INDEX IF NOT EXISTS entry_of ON entry(receiver, number);
-    CREATE INDEX IF NOT EXISTS entry_of_key ON entry(receiver, key, number);
-    CREATE TABLE IF NOT EXISTS epochs(one INTEGER PRIMARY KEY CHECK(one = 1), below INTEGER);";
-
-/// Brings the tables of version 1 to version 2. Of its entries no origin is known, so they count
-/// for no address. Version 3 has one table more, that of bans.
-const FROM_1: &str = "ALTER TABLE entry ADD COLUMN origin TEXT NOT NULL DEFAULT '';";
 
 /// Where a store is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -150,7 +127,7 @@ impl Database {
         // Exclusive from the start: a second gateway at the same store would emit what this one
         // owes, and no memory is shared with other processes.
         connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(failed)?;
-        if !is_ours(&connection).map_err(failed)? {
+        if !schema::is_ours(&connection).map_err(failed)? {
             return Err(StoreError::Foreign(path));
         }
         let Opening { subscriptions, listeners, now_ms, remembered, trusted } = opening;
@@ -196,14 +173,8 @@ impl Database {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         aside::create(connection)?;
         let tx = self.connection.transaction()?;
-        if tx.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? == 1 {
-            tx.execute_batch(FROM_1)?;
-        }
-        tx.execute_batch(TABLES)?;
-        tx.execute_batch(bans::TABLE)?;
+        schema::bring_up_to_date(&tx)?;
         self.bans = bans::read(&tx, now_ms)?;
-        tx.pragma_update(None, "application_id", APPLICATION)?;
-        tx.pragma_update(None, "user_version", VERSION)?;
         let below = "SELECT below FROM epochs";
         let below: Option<i64> = tx.query_row(below, [], |row| row.get(0)).optional()?;
         let wall = now_ms.saturating_mul(EPOCHS_PER_MS);
@@ -475,15 +446,6 @@ fn make(directory: &Path) -> io::Result<()> {
         return Ok(());
     }
     fs::DirBuilder::new().mode(0o700).create(directory)
-}
-
-/// Whether a file is a store that this version reads, or empty.
-fn is_ours(connection: &Connection) -> rusqlite::Result<bool> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get(0));
-    let (application, version): (i64, i64) = (pragma("application_id")?, pragma("user_version")?);
-    let tables = "SELECT count(*) FROM sqlite_schema";
-    let is_empty = connection.query_row(tables, [], |row| row.get::<_, i64>(0))? == 0;
-    Ok(is_empty || (application == APPLICATION && (1..=VERSION).contains(&version)))
 }
 
 /// Sets a block of epochs aside; returns its end.

@@ -8,9 +8,9 @@ use rustix::fs::{Access, access};
 use rustix::process::{Flock, FlockType, fcntl_getlk};
 
 use super::StoreSettings;
-use super::database::{APPLICATION, VERSION};
 use super::error::StoreError;
 use super::place::FILE;
+use super::schema::{APPLICATION, VERSION};
 
 /// How each database of SQLite begins: <https://sqlite.org/fileformat2.html>.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";

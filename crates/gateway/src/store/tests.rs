@@ -481,7 +481,7 @@ fn a_store_in_use_a_foreign_file_and_a_damaged_one_are_told_apart_and_unchanged(
     drop(first);
     let file = directory.path().join("systole.db");
     let newer = rusqlite::Connection::open(&file).unwrap();
-    newer.pragma_update(None, "user_version", database::VERSION + 1).unwrap();
+    newer.pragma_update(None, "user_version", schema::VERSION + 1).unwrap();
     drop(newer);
     let before = fs::read(&file).unwrap();
     let error = open(&settings).unwrap_err();
