@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use systole_core::Span;
 use systole_core::origin::Origin;
@@ -18,7 +18,7 @@ use systole_core::wire::BootId;
 use systole_net::Clock;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
-/// Maximum number of bans, in memory and in a store: a megabyte or so. Beyond it a new one is
+/// Maximum number of bans, in memory and in a store: some megabytes with their texts. Beyond it a new one is
 /// refused: an old one must not end because of another.
 pub(crate) const LIMIT: usize = 10_000;
 
@@ -51,13 +51,25 @@ pub struct Bans {
     failed: Notify,
 }
 
-/// How long a ban lasts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How long a ban lasts, and what its peer is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
 struct Term {
     /// When it ends, on the monotonic clock.
     until: Span,
     /// How long it was set for.
     lasts: Span,
+    /// A text for the people of the peer; empty for none.
+    text: Arc<str>,
+}
+
+/// What a banned peer is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KeptOut {
+    /// How much longer it is banned.
+    pub left: Span,
+    /// A text for its people, at most [`MAX_CLOSE_TEXT`](systole_core::wire::MAX_CLOSE_TEXT) bytes;
+    /// empty for none.
+    pub text: Arc<str>,
 }
 
 /// A ban, as it is kept over a restart.
@@ -69,6 +81,8 @@ pub struct Kept {
     pub until_ms: u64,
     /// How long it was set for.
     pub lasts: Span,
+    /// As [`KeptOut::text`].
+    pub text: Arc<str>,
 }
 
 /// What a store has not got yet.
@@ -105,19 +119,20 @@ impl Bans {
     pub fn load(&self, kept: Vec<Kept>) {
         let (now, now_ms) = (self.clock.monotonic(), self.clock.wall_ms());
         let mut table = self.write();
-        for Kept { who, until_ms, lasts } in kept {
+        for Kept { who, until_ms, lasts, text } in kept {
             let left = Span::from_millis(until_ms.saturating_sub(now_ms)).min(lasts);
-            table.insert(who, Term { until: now + left, lasts });
+            table.insert(who, Term { until: now + left, lasts, text });
         }
         self.has_some.store(!table.is_empty(), Ordering::Release);
         self.is_stale.store(true, Ordering::Relaxed);
     }
 
-    /// Bans all of `who` from now on, or nobody; a ban that there is already gets this time.
+    /// Bans all of `who` from now on, or nobody; a ban that there is already gets this time, and
+    /// this text for the people of the peers.
     ///
     /// # Errors
     /// There are too many bans.
-    pub fn set(&self, who: &[Banned], lasts: Span) -> Result<(), TooMany> {
+    pub fn set(&self, who: &[Banned], lasts: Span, text: &str) -> Result<(), TooMany> {
         let now = self.clock.monotonic();
         let mut table = self.write();
         let before = table.len();
@@ -129,8 +144,8 @@ impl Bans {
         if table.len() + new > LIMIT {
             return Err(TooMany);
         }
-        let term = Term { until: now + lasts, lasts };
-        table.extend(who.iter().map(|who| (who.clone(), term)));
+        let term = Term { until: now + lasts, lasts, text: text.into() };
+        table.extend(who.iter().map(|who| (who.clone(), term.clone())));
         self.has_some.store(!table.is_empty(), Ordering::Release);
         Ok(())
     }
@@ -144,16 +159,14 @@ impl Bans {
         was_banned
     }
 
-    /// Returns all bans that are in force, and how long they last, in a fixed order.
-    pub fn all(&self) -> Vec<(Banned, Span)> {
+    /// Returns all bans that are in force, in a fixed order.
+    pub fn all(&self) -> Vec<(Banned, KeptOut)> {
         let now = self.clock.monotonic();
-        let mut all: Vec<_> = self
-            .read()
-            .iter()
-            .filter(|(_, term)| term.until > now)
-            .map(|(who, term)| (who.clone(), term.until.less(now)))
-            .collect();
-        all.sort_unstable();
+        let table = self.read();
+        let in_force = table.iter().filter_map(|(who, term)| Some((who.clone(), term.at(now)?)));
+        let mut all: Vec<_> = in_force.collect();
+        drop(table);
+        all.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
         all
     }
 
@@ -167,16 +180,16 @@ impl Bans {
         !self.has_some.load(Ordering::Acquire)
     }
 
-    /// Returns how long an address is banned; `None` if it is not.
-    pub fn of_address(&self, address: IpAddr) -> Option<Span> {
+    /// Returns the ban of an address; `None` if there is none.
+    pub fn of_address(&self, address: IpAddr) -> Option<KeptOut> {
         if self.is_empty() {
             return None;
         }
-        left(&self.read(), &Banned::Address(address.into()), self.clock.monotonic())
+        self.read().get(&Banned::Address(address.into()))?.at(self.clock.monotonic())
     }
 
-    /// Returns how long a peer is banned; `None` if it is not.
-    pub fn of_peer(&self, identity: &str, device: BootId, address: IpAddr) -> Option<Span> {
+    /// Returns the ban of a peer, of several the one that lasts longest; `None` if there is none.
+    pub fn of_peer(&self, identity: &str, device: BootId, address: IpAddr) -> Option<KeptOut> {
         if self.is_empty() {
             return None;
         }
@@ -185,7 +198,8 @@ impl Bans {
         let address = Some(Banned::Address(address.into()));
         let (now, table) = (self.clock.monotonic(), self.read());
         let all = [identity, device, address].into_iter().flatten();
-        all.filter_map(|who| left(&table, &who, now)).max()
+        let in_force = all.filter_map(|who| table.get(&who).filter(|term| term.until > now));
+        in_force.max_by_key(|term| term.until)?.at(now)
     }
 
     /// Waits until nobody else writes bans to a store. Hold it from [`Bans::unwritten`] to
@@ -200,7 +214,7 @@ impl Bans {
         let table = self.read();
         let kept = |(who, term): (&Banned, &Term)| {
             let until_ms = now_ms.saturating_add(term.until.less(now).as_millis());
-            Kept { who: who.clone(), until_ms, lasts: term.lasts }
+            Kept { who: who.clone(), until_ms, lasts: term.lasts, text: term.text.clone() }
         };
         if self.is_stale.swap(false, Ordering::Relaxed) {
             let in_force = table.iter().filter(|(_, term)| term.until > now).map(kept).collect();
@@ -244,9 +258,12 @@ impl Bans {
     }
 }
 
-fn left(table: &HashMap<Banned, Term>, who: &Banned, now: Span) -> Option<Span> {
-    let term = table.get(who).filter(|term| term.until > now);
-    term.map(|term| term.until.less(now))
+impl Term {
+    /// Returns what its peer is told at `now`; `None` if it is over.
+    fn at(&self, now: Span) -> Option<KeptOut> {
+        let is_in_force = self.until > now;
+        is_in_force.then(|| KeptOut { left: self.until.less(now), text: self.text.clone() })
+    }
 }
 
 #[cfg(test)]
@@ -263,19 +280,19 @@ mod tests {
         let (here, device) = ("192.0.2.1".parse().unwrap(), BootId([7; 16]));
         let hour = Span::from_secs(3_600);
         assert_eq!(bans.of_peer("ada", device, here), None);
-        bans.set(&[named("ada")], hour).unwrap();
+        bans.set(&[named("ada")], hour, "").unwrap();
         assert!(bans.of_peer("ada", BootId::default(), here).is_some());
         assert_eq!(bans.of_peer("bob", device, here), None);
-        bans.set(&[Banned::Device(device)], hour).unwrap();
+        bans.set(&[Banned::Device(device)], hour, "").unwrap();
         assert!(bans.of_peer("bob", device, here).is_some());
         assert_eq!(bans.of_peer("bob", BootId::default(), here), None, "unknown is no device");
         let network = Origin::from("2001:db8::1".parse::<IpAddr>().unwrap());
-        bans.set(&[Banned::Address(network)], hour).unwrap();
+        bans.set(&[Banned::Address(network)], hour, "").unwrap();
         assert!(bans.of_address("2001:db8::2".parse().unwrap()).is_some(), "the whole /64");
         assert_eq!(bans.of_address(here), None);
         assert_eq!(bans.all().len(), 3);
         assert!(bans.lift(&named("ada")) && !bans.lift(&named("ada")));
-        bans.set(&[named("eve")], Span::ZERO).unwrap();
+        bans.set(&[named("eve")], Span::ZERO, "").unwrap();
         assert_eq!(bans.of_peer("eve", BootId::default(), here), None, "its time is over");
         assert_eq!(bans.all().len(), 2);
     }
@@ -284,17 +301,17 @@ mod tests {
     fn a_ban_ends_by_itself_and_a_new_one_takes_its_place_be_it_longer_or_shorter() {
         let bans = Bans::new(Clock::start());
         let (nobody, here) = (BootId::default(), "192.0.2.1".parse().unwrap());
-        let left = || bans.of_peer("ada", nobody, here);
+        let left = || bans.of_peer("ada", nobody, here).map(|it| it.left);
         assert!(bans.is_empty() && left().is_none());
         for secs in [60, 3_600, 5] {
-            bans.set(&[named("ada")], Span::from_secs(secs)).unwrap();
+            bans.set(&[named("ada")], Span::from_secs(secs), "").unwrap();
             let left = left().unwrap();
             assert!(left <= Span::from_secs(secs) && left > Span::from_secs(secs - 4), "{left}");
         }
-        bans.set(&[Banned::Address(Origin::from(here))], Span::from_secs(60)).unwrap();
+        bans.set(&[Banned::Address(Origin::from(here))], Span::from_secs(60), "").unwrap();
         assert!(left().unwrap() > Span::from_secs(50), "the longest of those that apply");
         assert!(bans.lift(&Banned::Address(Origin::from(here))) && !bans.is_empty());
-        bans.set(&[named("ada")], Span::from_millis(1)).unwrap();
+        bans.set(&[named("ada")], Span::from_millis(1), "").unwrap();
         while left().is_some() {
             std::thread::yield_now();
         }
@@ -304,19 +321,39 @@ mod tests {
     }
 
     #[test]
+    fn of_several_bans_the_one_that_lasts_longest_gives_the_text() {
+        let bans = Bans::new(Clock::start());
+        let (device, here) = (BootId([7; 16]), "192.0.2.1".parse::<IpAddr>().unwrap());
+        let text = || bans.of_peer("ada", device, here).map(|it| it.text.to_string());
+        bans.set(&[named("ada")], Span::from_secs(3_600), "an hour").unwrap();
+        bans.set(&[Banned::Address(here.into())], Span::from_secs(60), "a minute").unwrap();
+        assert_eq!(text().as_deref(), Some("an hour"));
+        assert_eq!(&*bans.of_address(here).unwrap().text, "a minute");
+        bans.set(&[Banned::Device(device)], Span::from_secs(7_200), "").unwrap();
+        assert_eq!(text().as_deref(), Some(""));
+        bans.set(&[Banned::Device(device)], Span::from_secs(7_200), "two hours").unwrap();
+        assert_eq!(text().as_deref(), Some("two hours"), "the new one takes the place");
+        let texts: Vec<_> = bans.all().into_iter().map(|(_, it)| it.text.to_string()).collect();
+        assert_eq!(texts, ["an hour", "two hours", "a minute"]);
+    }
+
+    #[test]
     fn a_full_table_refuses_new_bans_and_keeps_the_old_ones() {
         let bans = Bans::new(Clock::start());
         let hour = Span::from_secs(3_600);
         for number in 0..LIMIT {
-            assert_eq!(bans.set(&[named(&number.to_string())], hour), Ok(()));
+            assert_eq!(bans.set(&[named(&number.to_string())], hour, ""), Ok(()));
         }
-        assert_eq!(bans.set(&[named("one more")], hour), Err(TooMany));
-        assert_eq!(bans.set(&[named("7")], hour), Ok(()), "it is there already");
+        assert_eq!(bans.set(&[named("one more")], hour, ""), Err(TooMany));
+        assert_eq!(bans.set(&[named("7")], hour, ""), Ok(()), "it is there already");
         assert!(bans.lift(&named("8")));
-        assert_eq!(bans.set(&[named("7"), named("one more"), named("two")], hour), Err(TooMany));
+        assert_eq!(
+            bans.set(&[named("7"), named("one more"), named("two")], hour, ""),
+            Err(TooMany)
+        );
         assert_eq!(bans.all().len(), LIMIT - 1, "all of them or nobody");
-        assert_eq!(bans.set(&[named("one more")], hour), Ok(()));
-        assert_eq!(bans.set(&[named("9")], Span::ZERO), Ok(()));
-        assert_eq!(bans.set(&[named("two")], hour), Ok(()), "in the place of one that is over");
+        assert_eq!(bans.set(&[named("one more")], hour, ""), Ok(()));
+        assert_eq!(bans.set(&[named("9")], Span::ZERO, ""), Ok(()));
+        assert_eq!(bans.set(&[named("two")], hour, ""), Ok(()), "in the place of one that is over");
     }
 }

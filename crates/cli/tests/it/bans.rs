@@ -49,7 +49,7 @@ fn a_ban_survives_a_kill_with_what_is_left_of_it_and_so_does_its_end() {
     assert!(checked.contains("store for bans alone in "), "{checked}");
     let mut ada = log_in(&gateway, "ada").expect("nobody is banned");
     let ask = |gateway: &Gateway, body: Value| gateway.ask("POST /api/v1/bans", &body.to_string());
-    let wish = json!({"identity": "ada", "seconds": 3_600});
+    let wish = json!({"identity": "ada", "seconds": 3_600, "text": "an hour"});
     assert_eq!(ask(&gateway, wish), json!({"ended": 1, "lost_at_restart": false}));
     assert_eq!(ada.goodbye().reason, CloseReason::Kicked);
     ask(&gateway, json!({"device": "a7".repeat(16), "seconds": 60}));
@@ -67,7 +67,9 @@ fn a_ban_survives_a_kill_with_what_is_left_of_it_and_so_does_its_end() {
     let mut gateway = Gateway::start("bans", &config);
     gateway.log("the bans of the store are in force");
     let said = log_in(&gateway, "ada").err().expect("it is banned");
-    assert_eq!(said.reason, CloseReason::Kicked);
+    assert_eq!((said.reason, &*said.text), (CloseReason::Kicked, "an hour"));
+    let list = gateway.get("/api/v1/bans");
+    assert!(list["bans"][0]["text"] == "an hour" && list["bans"][1]["text"].is_null(), "{list}");
     let (count, after) = until(&gateway);
     let (before, after) = (before.expect("banned"), after.expect("banned"));
     assert!(count == 2 && after.abs_diff(before) < 1_000, "{before}, {after}");

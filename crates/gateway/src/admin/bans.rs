@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::answer::{Body, Json, Trouble};
 use super::fields::{Fields, FromFields};
 use super::state::Shared;
-use crate::bans::Banned;
+use crate::bans::{Banned, KeptOut};
 use crate::gateway::ShardUnavailable;
 use crate::gateway::ban::{Banning, Farewell, Lifting};
 
@@ -32,7 +32,8 @@ pub(super) struct Wish {
     address: Option<String>,
     /// For how long; 0 ends a ban.
     seconds: u64,
-    /// What the people at the clients that are online are told, at most 128 bytes.
+    /// What the people at the clients are told, at most 128 bytes: those that are online, and those
+    /// that log in while the ban lasts.
     text: Option<String>,
 }
 
@@ -105,19 +106,24 @@ pub(super) struct Ban {
     seconds_left: u64,
     /// When it ends, in milliseconds since 1970-01-01 UTC, if nobody sets the clock.
     until_ms: u64,
+    /// What the people at the clients are told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
 }
 
 impl Ban {
-    pub(super) fn new(shared: &Shared, who: Banned, left: Span) -> Ban {
+    pub(super) fn new(shared: &Shared, who: Banned, kept_out: KeptOut) -> Ban {
         let (mut identity, mut device, mut address) = (None, None, None);
         match who {
             Banned::Identity(name) => identity = Some(name.into()),
             Banned::Device(id) => device = Some(format!("{:032x}", u128::from_be_bytes(id.0))),
             Banned::Address(origin) => address = Some(origin.address().to_string()),
         }
+        let KeptOut { left, text } = kept_out;
+        let text = Some(&*text).filter(|text| !text.is_empty()).map(str::to_owned);
         let left = left.as_millis();
         let until_ms = shared.gateway.bans().wall_ms().saturating_add(left);
-        Ban { identity, device, address, seconds_left: left.div_ceil(1_000), until_ms }
+        Ban { identity, device, address, seconds_left: left.div_ceil(1_000), until_ms, text }
     }
 }
 
@@ -146,12 +152,12 @@ pub(super) struct BanDone {
 /// Lists the bans that are in force.
 #[utoipa::path(get, path = "/api/v1/bans", responses((status = 200, body = BanList)))]
 pub(super) async fn list(State(shared): State<Shared>) -> Json<BanList> {
-    let bans = in_force(&shared).map(|(who, left)| Ban::new(&shared, who, left)).collect();
+    let bans = in_force(&shared).map(|(who, kept_out)| Ban::new(&shared, who, kept_out)).collect();
     Json(BanList { bans, lost_at_restart: shared.gateway.loses_bans_at_restart() })
 }
 
-/// Returns the bans that are in force, and how long they last.
-pub(super) fn in_force(shared: &Shared) -> impl Iterator<Item = (Banned, Span)> {
+/// Returns the bans that are in force, and what those who are banned are told.
+pub(super) fn in_force(shared: &Shared) -> impl Iterator<Item = (Banned, KeptOut)> {
     shared.gateway.bans().all().into_iter()
 }
 

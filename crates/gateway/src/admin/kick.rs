@@ -169,7 +169,7 @@ pub(super) async fn kick(
     let farewell = Farewell { stay_away, text };
     let outcome = bans::ban(&shared, who.clone(), seconds, farewell, Some(session)).await?;
     let banned = bans::in_force(&shared).filter(|(other, _)| who.contains(other));
-    let banned = banned.map(|(who, left)| Ban::new(&shared, who, left)).collect();
+    let banned = banned.map(|(who, kept_out)| Ban::new(&shared, who, kept_out)).collect();
     let BanDone { ended, lost_at_restart, .. } = outcome;
     let (ended, lost_at_restart) = (Some(ended), Some(lost_at_restart));
     Ok(Json(KickDone { done: Done::new(id, "kick"), banned, ended, lost_at_restart }))

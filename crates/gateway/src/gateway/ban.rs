@@ -59,8 +59,8 @@ impl Gateway {
         farewell: Farewell,
         session: Option<u64>,
     ) -> Result<Banning, TooMany> {
-        self.bans.set(who, lasts)?;
         let Farewell { stay_away, text } = farewell;
+        self.bans.set(who, lasts, &text)?;
         let order = Order::KeepOut { lasts, stay_away, text };
         let (mut ended, mut result) = (0, Ok(()));
         if let Some(session) = session {

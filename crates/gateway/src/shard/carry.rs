@@ -120,7 +120,9 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 }
                 Reply::GoHome { link, admission, shard } => self.go_home(link, admission, shard),
                 Reply::Refuse { link, admission, refusal } => self.refuse(link, admission, refusal),
-                Reply::KeepOut { link, admission, left } => self.keep_out(link, admission, left),
+                Reply::KeepOut { link, session, kept_out } => {
+                    self.keep_out(link, session, &kept_out)
+                }
                 Reply::Own { session, epoch } => {
                     let answer = hub::Answer::Owned { session, epoch };
                     self.hub.handle(self.clock.now(), answer);

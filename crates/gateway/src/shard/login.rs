@@ -13,11 +13,12 @@ use super::ListenerTokens;
 use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::streams::Streams;
+use crate::bans::KeptOut;
 use crate::identity::{Answer, Job, Jobs, Offenders, Refusal, Ticket, Verified, refuse_after};
 use crate::store::{Owing, Owned};
 
 /// An answer to a request of the hub.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Reply {
     /// The peer may have a session.
     Identify { link: u32, admission: u32, heard_at: Span },
@@ -25,8 +26,8 @@ pub(super) enum Reply {
     GoHome { link: u32, admission: u32, shard: u8 },
     /// The peer is sent away for this reason, and may come back.
     Refuse { link: u32, admission: u32, refusal: Refusal },
-    /// The peer is banned for this time.
-    KeepOut { link: u32, admission: u32, left: Span },
+    /// The peer is banned.
+    KeepOut { link: u32, session: u64, kept_out: KeptOut },
     /// The session has this epoch.
     Own { session: u64, epoch: u64 },
 }
@@ -186,8 +187,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         let epoch = self.traffic.epochs.next();
         let banned = self.banned(link);
         let answers = &mut self.traffic.answers;
-        if let Some(left) = banned {
-            return answers.push_back(Reply::KeepOut { link, admission, left });
+        if let Some(kept_out) = banned {
+            return answers.push_back(Reply::KeepOut { link, session, kept_out });
         }
         let Some(store) = &self.traffic.store else {
             return answers.push_back(Reply::Own { session, epoch });
@@ -211,8 +212,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         }
     }
 
-    /// Returns how long the peer of a link is banned; `None` if it is not.
-    fn banned(&self, link: u32) -> Option<Span> {
+    /// Returns the ban of the peer of a link; `None` if there is none.
+    fn banned(&self, link: u32) -> Option<KeptOut> {
         let known = self.hub.machine().presence(link)?;
         self.traffic.bans.of_peer(known.identity, known.boot_id, known.address.ip())
     }
@@ -223,20 +224,25 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     pub(super) fn end_if_banned(&mut self, link: u32) {
         let known = self.hub.machine().presence(link);
         let is_online = known.is_some_and(|known| known.established.is_some());
-        let Some(left) = self.banned(link).filter(|_| is_online) else {
+        let Some(kept_out) = self.banned(link).filter(|_| is_online) else {
             return;
         };
-        let goodbye = Goodbye { return_after: left, ..CloseReason::Kicked.into() };
-        let input = link::World::Command(link::Command::Close { goodbye, text: "" });
-        self.hub.handle(self.clock.now(), hub::World::Link { link, input });
+        self.close_banned(link, &kept_out);
         self.carry_out();
     }
 
-    /// Sends a banned peer away.
-    pub(super) fn keep_out(&mut self, link: u32, admission: u32, left: Span) {
-        let goodbye = Goodbye { return_after: left, ..CloseReason::Kicked.into() };
-        let denied = goodbye.into();
-        self.hub.handle(self.clock.now(), hub::World::Refused { link, admission, denied });
+    /// Sends a banned peer away, unless it has gone meanwhile: its session is not online yet.
+    pub(super) fn keep_out(&mut self, link: u32, session: u64, kept_out: &KeptOut) {
+        if self.hub.machine().awaits_epoch(session) {
+            self.close_banned(link, kept_out);
+        }
+    }
+
+    fn close_banned(&mut self, link: u32, kept_out: &KeptOut) {
+        let KeptOut { left, text } = kept_out;
+        let goodbye = Goodbye { return_after: *left, ..CloseReason::Kicked.into() };
+        let input = link::World::Command(link::Command::Close { goodbye, text });
+        self.hub.handle(self.clock.now(), hub::World::Link { link, input });
     }
 
     /// Sends a peer away.
@@ -261,8 +267,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             }
             if !is_granted {
                 self.refuse(link, admission, Refusal::Store);
-            } else if let Some(left) = banned {
-                self.keep_out(link, admission, left);
+            } else if let Some(kept_out) = banned {
+                self.keep_out(link, session, &kept_out);
             } else {
                 self.hub.handle(self.clock.now(), hub::Answer::Owned { session, epoch });
             }

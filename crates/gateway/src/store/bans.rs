@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rusqlite::{Connection, Transaction, params};
 use systole_core::Span;
-use systole_core::wire::BootId;
+use systole_core::wire::{BootId, is_close_text};
 
 use crate::bans::{Banned, Kept, LIMIT, Unwritten};
 
@@ -13,12 +13,16 @@ use crate::bans::{Banned, Kept, LIMIT, Unwritten};
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS ban(
         kind TEXT NOT NULL, who TEXT NOT NULL, until_ms INTEGER NOT NULL,
-        lasts_ms INTEGER NOT NULL, PRIMARY KEY(kind, who)) WITHOUT ROWID;";
+        lasts_ms INTEGER NOT NULL, text TEXT NOT NULL DEFAULT '',
+        PRIMARY KEY(kind, who)) WITHOUT ROWID;";
+
+/// Brings the table of version 3 to version 4. Of its bans no text is known.
+pub(super) const FROM_3: &str = "ALTER TABLE ban ADD COLUMN text TEXT NOT NULL DEFAULT '';";
 
 /// Deletes the bans that are over, and reads the others, as many as there may be.
 pub(super) fn read(tx: &Transaction<'_>, now_ms: u64) -> rusqlite::Result<Vec<Kept>> {
     tx.execute("DELETE FROM ban WHERE until_ms <= ?1", [signed(now_ms)])?;
-    let select = "SELECT kind, who, until_ms, lasts_ms FROM ban ORDER BY kind, who LIMIT ?1";
+    let select = "SELECT kind, who, until_ms, lasts_ms, text FROM ban ORDER BY kind, who LIMIT ?1";
     let mut select = tx.prepare(select)?;
     let number = |column, row: &rusqlite::Row<'_>| {
         row.get::<_, i64>(column).map(|number| u64::try_from(number).unwrap_or(0))
@@ -26,11 +30,11 @@ pub(super) fn read(tx: &Transaction<'_>, now_ms: u64) -> rusqlite::Result<Vec<Ke
     let rows = select.query_map([signed(LIMIT as u64)], |row| {
         let (kind, who): (String, String) = (row.get(0)?, row.get(1)?);
         let lasts = Span::from_millis(number(3, row)?);
-        Ok(banned(&kind, &who).map(|who| Kept {
-            who,
-            until_ms: number(2, row).unwrap_or(0),
-            lasts,
-        }))
+        let until_ms = number(2, row)?;
+        // Somebody may have written another one by hand.
+        let text = row.get_ref(4)?.as_str().ok().filter(|text| is_close_text(text));
+        let text = text.unwrap_or_default().into();
+        Ok(banned(&kind, &who).map(|who| Kept { who, until_ms, lasts, text }))
     })?;
     // Nothing that this version has written is skipped.
     rows.filter_map(Result::transpose).collect()
@@ -47,11 +51,11 @@ pub(super) fn write(connection: &mut Connection, bans: &Unwritten) -> rusqlite::
         let delete = "DELETE FROM ban WHERE kind = ?1 AND who = ?2";
         tx.prepare_cached(delete)?.execute([kind, &*who])?;
     }
-    for Kept { who, until_ms, lasts } in &bans.in_force {
+    for Kept { who, until_ms, lasts, text } in &bans.in_force {
         let (kind, who) = columns(who);
-        let insert = "INSERT OR REPLACE INTO ban(kind, who, until_ms, lasts_ms)
-            VALUES(?1, ?2, ?3, ?4)";
-        let values = params![kind, who, signed(*until_ms), signed(lasts.as_millis())];
+        let insert = "INSERT OR REPLACE INTO ban(kind, who, until_ms, lasts_ms, text)
+            VALUES(?1, ?2, ?3, ?4, ?5)";
+        let values = params![kind, who, signed(*until_ms), signed(lasts.as_millis()), &**text];
         tx.prepare_cached(insert)?.execute(values)?;
     }
     tx.commit()

@@ -5,7 +5,7 @@ use rusqlite::{Connection, Transaction};
 use super::bans;
 
 /// The version of the tables. A store of a later one is not opened.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
 
 /// Marks a file as a store of this program: "Syst".
 pub(super) const APPLICATION: i64 = 0x5379_7374;
@@ -24,7 +24,7 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS epochs(one INTEGER PRIMARY KEY CHECK(one = 1), below INTEGER);";
 
 /// Brings the tables of version 1 to version 2. Of its entries no origin is known, so they count
-/// for no address. Version 3 has one table more, that of bans.
+/// for no address. Version 3 has one table more, that of bans, and version 4 their texts.
 const FROM_1: &str = "ALTER TABLE entry ADD COLUMN origin TEXT NOT NULL DEFAULT '';";
 
 /// Whether a file is a store that this version reads, or empty.
@@ -41,6 +41,9 @@ pub(super) fn bring_up_to_date(tx: &Transaction<'_>) -> rusqlite::Result<()> {
     let version: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version == 1 {
         tx.execute_batch(FROM_1)?;
+    }
+    if version == 3 {
+        tx.execute_batch(bans::FROM_3)?;
     }
     tx.execute_batch(TABLES)?;
     tx.execute_batch(bans::TABLE)?;

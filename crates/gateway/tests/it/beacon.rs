@@ -349,7 +349,7 @@ fn banned_devices_and_addresses_are_kept_out_until_the_ban_ends() {
         }
     };
     let device = Banned::Identity(device_text(1).into());
-    running.bans.set(std::slice::from_ref(&device), hour).unwrap();
+    running.bans.set(std::slice::from_ref(&device), hour, "").unwrap();
     let last = one.statement(false);
     one.send(&last);
     assert_eq!(running.leave(1), Cause::Kicked, "its next statement ends it");
@@ -364,7 +364,7 @@ fn banned_devices_and_addresses_are_kept_out_until_the_ban_ends() {
     assert_eq!(one.device.handle(one.receive().0), Heard::Again, "the first answer since the ban");
     assert!(one.state_until_heard(false).is_some());
     let here = Banned::Address("::ffff:127.0.0.1".parse::<IpAddr>().unwrap().into());
-    running.bans.set(std::slice::from_ref(&here), hour).unwrap();
+    running.bans.set(std::slice::from_ref(&here), hour, "").unwrap();
     for client in [&mut one, &mut two] {
         let bytes = client.statement(false);
         client.send(&bytes);

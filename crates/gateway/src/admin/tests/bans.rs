@@ -29,6 +29,7 @@ async fn a_kick_can_ban_identity_and_address_and_says_until_when() {
     assert_eq!(answer["banned"].as_array().unwrap().len(), 1, "{answer}");
     let ban = &answer["banned"][0];
     assert_eq!((&ban["identity"], &ban["seconds_left"]), (&json!("user-2"), &json!(3_600)));
+    assert_eq!(ban["text"], "until one");
     let until = ban["until_ms"].as_u64().unwrap();
     assert!((now + 3_599_000..now + 3_660_000).contains(&until), "{until} is an hour from {now}");
     let others = [(1, 5), (0, 2), (0, 5), (1, 2), (1, 5)];
@@ -41,6 +42,13 @@ async fn a_kick_can_ban_identity_and_address_and_says_until_when() {
         (&json!("user-2"), &json!("127.0.0.1"))
     );
     assert_eq!(fixture.get("/api/v1/bans").await.1["bans"].as_array().unwrap().len(), 2);
+    let wish = json!({"identity": "eve", "seconds": 60, "text": "a \u{202e}text"});
+    assert_eq!(fixture.send(Method::POST, "/api/v1/bans", Some(wish)).await.0, StatusCode::OK);
+    let list = fixture.get("/api/v1/bans").await.1;
+    let texts = list["bans"].as_array().unwrap().iter().map(|ban| &ban["text"]);
+    let expected = [json!("a \u{202e}text"), Value::Null, Value::Null];
+    assert!(texts.eq(&expected), "none where a new ban has none: {list}");
+    assert_conforms(&document, &json!({"$ref": "#/components/schemas/BanList"}), &list, "bans");
     fixture.take_received();
     let (_, answer) = kick(json!({})).await;
     assert_eq!(answer, json!({"session": id(1, 5), "order": "kick"}), "no ban was asked for");

@@ -1,6 +1,6 @@
 //! Bans in the store: what survives a kill, and what a clock that is set makes of it.
 
-use systole_core::wire::BootId;
+use systole_core::wire::{BootId, MAX_CLOSE_TEXT};
 
 use super::*;
 use crate::bans::{Banned, Bans, Kept, LIMIT, TooMany};
@@ -63,7 +63,7 @@ fn bans_that_were_answered_survive_a_kill_and_those_that_have_ended_are_gone() {
         let bans = Bans::new(Clock::start());
         bans.load(Vec::new());
         for one in each() {
-            bans.set(std::slice::from_ref(&one), HOUR).unwrap();
+            bans.set(std::slice::from_ref(&one), HOUR, "").unwrap();
             assert!(write(&store, &bans, &[one]));
         }
         let mut all = each().to_vec();
@@ -77,9 +77,9 @@ fn bans_that_were_answered_survive_a_kill_and_those_that_have_ended_are_gone() {
         let [first, second, third, fourth] = each();
         bans.lift(&first);
         assert!(write(&store, &bans, &[first]));
-        bans.set(std::slice::from_ref(&second), HOUR.times(2)).unwrap();
+        bans.set(std::slice::from_ref(&second), HOUR.times(2), "").unwrap();
         assert!(write(&store, &bans, std::slice::from_ref(&second)));
-        bans.set(std::slice::from_ref(&third), Span::ZERO).unwrap();
+        bans.set(std::slice::from_ref(&third), Span::ZERO, "").unwrap();
         assert!(write(&store, &bans, &[third]));
         let kept = after_a_kill(&directory);
         assert_eq!(who(&kept), [second.clone(), fourth]);
@@ -92,7 +92,7 @@ fn the_wall_clock_ends_a_ban_over_a_restart_and_none_outlasts_its_own_length() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
     let bans = Bans::new(Clock::start());
-    bans.set(&[named("ada")], HOUR).unwrap();
+    bans.set(&[named("ada")], HOUR, "").unwrap();
     let store = start(open(&settings).unwrap(), &settings);
     assert!(write(&store, &bans, &[named("ada")]));
     assert!(store.stop(Span::from_secs(10)));
@@ -102,8 +102,8 @@ fn the_wall_clock_ends_a_ban_over_a_restart_and_none_outlasts_its_own_length() {
     let here = "192.0.2.1".parse().unwrap();
     let left = |until_ms| {
         let bans = Bans::new(Clock::start());
-        bans.load(vec![Kept { who: named("ada"), until_ms, lasts: HOUR }]);
-        bans.of_peer("ada", BootId::default(), here)
+        bans.load(vec![Kept { who: named("ada"), until_ms, lasts: HOUR, text: "".into() }]);
+        bans.of_peer("ada", BootId::default(), here).map(|it| it.left)
     };
     for until_ms in [u64::MAX, now_ms + 4_000_000] {
         let left = left(until_ms).unwrap();
@@ -124,12 +124,12 @@ fn a_full_table_of_bans_is_full_on_disk_too_and_not_more_than_that() {
     let store = start(open(&settings).unwrap(), &settings);
     let bans = Bans::new(Clock::start());
     let all: Vec<_> = (0..LIMIT).map(|number| named(&number.to_string())).collect();
-    bans.set(&all, HOUR).unwrap();
+    bans.set(&all, HOUR, "").unwrap();
     assert!(write(&store, &bans, &all));
-    assert_eq!(bans.set(&[named("more")], HOUR), Err(TooMany));
+    assert_eq!(bans.set(&[named("more")], HOUR, ""), Err(TooMany));
     // Ended in memory, and not by the wall clock: what takes its place pushes it out on disk.
-    bans.set(&all[..5], Span::ZERO).unwrap();
-    bans.set(&[named("more")], HOUR).unwrap();
+    bans.set(&all[..5], Span::ZERO, "").unwrap();
+    bans.set(&[named("more")], HOUR, "").unwrap();
     assert!(write(&store, &bans, &[named("more")]));
     let kept = after_a_kill(&directory);
     assert_eq!(kept.len(), LIMIT - 4);
@@ -137,11 +137,11 @@ fn a_full_table_of_bans_is_full_on_disk_too_and_not_more_than_that() {
     assert!(store.stop(Span::from_secs(10)));
     // Somebody has added some by hand; no more than the limit are read.
     let file = rusqlite::Connection::open(directory.path().join("systole.db")).unwrap();
-    let insert = "INSERT INTO ban VALUES('identity', ?1, 9000000000000, -1)";
+    let insert = "INSERT INTO ban VALUES('identity', ?1, 9000000000000, -1, '')";
     (0..9).for_each(|name| {
         file.execute(insert, [format!("x{name}")]).unwrap();
     });
-    file.execute("INSERT INTO ban VALUES('device', 'nonsense', 9000000000000, 1)", []).unwrap();
+    file.execute("INSERT INTO ban VALUES('device', 'nonsense', 9000000000000, 1, '')", []).unwrap();
     drop(file);
     assert!(found(&settings, NOW_MS).len() <= LIMIT);
 }
@@ -154,10 +154,10 @@ fn what_a_failing_disk_did_not_take_is_written_with_the_next_ban() {
     let is_lifted = database.limit_size();
     let store = start(database, &settings);
     let bans = Bans::new(Clock::start());
-    bans.set(&[named("lifted")], HOUR).unwrap();
+    bans.set(&[named("lifted")], HOUR, "").unwrap();
     assert!(write(&store, &bans, &[named("lifted")]));
     let many: Vec<_> = (0..LIMIT / 2).map(|number| named(&format!("{number:064}"))).collect();
-    bans.set(&many, HOUR).unwrap();
+    bans.set(&many, HOUR, "").unwrap();
     assert!(!write(&store, &bans, &many) && bans.has_failed());
     assert!(store.health().failing.is_some());
     assert_eq!(who(&after_a_kill(&directory)), [named("lifted")], "all of it or nothing");
@@ -171,12 +171,41 @@ fn what_a_failing_disk_did_not_take_is_written_with_the_next_ban() {
 }
 
 #[test]
-fn a_store_of_version_2_gets_the_table_and_keeps_what_it_owes() {
+fn a_text_survives_a_kill_as_it_was_said_and_one_written_by_hand_is_legal_or_none() {
     let directory = tempfile::tempdir().unwrap();
     let settings = settings(directory.path());
-    let old = rusqlite::Connection::open(directory.path().join("systole.db")).unwrap();
-    old.execute_batch(
-        "PRAGMA application_id = 1400468340; PRAGMA user_version = 2; PRAGMA journal_mode = WAL;
+    let store = start(open(&settings).unwrap(), &settings);
+    let bans = Bans::new(Clock::start());
+    let longest = "\u{1f980}".repeat(MAX_CLOSE_TEXT / 4);
+    for (name, text) in [("ada", "it's noon"), ("bob", &*longest), ("eve", "")] {
+        bans.set(&[named(name)], HOUR, text).unwrap();
+        assert!(write(&store, &bans, &[named(name)]));
+    }
+    let texts = |directory: &TempDir| {
+        let bans = Bans::new(Clock::start());
+        bans.load(after_a_kill(directory));
+        let of = |name| bans.of_peer(name, BootId::default(), [192, 0, 2, 1].into()).unwrap().text;
+        ["ada", "bob", "eve"].map(|name| of(name).to_string())
+    };
+    assert_eq!(texts(&directory), ["it's noon", &longest, ""]);
+    bans.set(&[named("ada")], HOUR, "another one").unwrap();
+    assert!(write(&store, &bans, &[named("ada")]));
+    assert_eq!(texts(&directory)[0], "another one");
+    assert!(store.stop(Span::from_secs(10)));
+    let file = rusqlite::Connection::open(directory.path().join("systole.db")).unwrap();
+    let too_long = "x".repeat(MAX_CLOSE_TEXT + 1);
+    for (name, text) in [("ada", &b"a\x1b[2J"[..]), ("bob", too_long.as_bytes())] {
+        let update = "UPDATE ban SET text = CAST(?2 AS TEXT) WHERE who = ?1";
+        file.execute(update, rusqlite::params![name, text]).unwrap();
+    }
+    file.execute("UPDATE ban SET text = x'ff' WHERE who = 'eve'", []).unwrap();
+    drop(file);
+    assert_eq!(texts(&directory), ["", "", ""]);
+}
+
+/// A store of version 2.
+const VERSION_2: &str = "
+        PRAGMA application_id = 1400468340; PRAGMA user_version = 2; PRAGMA journal_mode = WAL;
         CREATE TABLE owed(
             session INTEGER NOT NULL, epoch INTEGER NOT NULL, identity TEXT NOT NULL,
             listener TEXT NOT NULL, address TEXT NOT NULL, since_ms INTEGER NOT NULL,
@@ -190,17 +219,57 @@ fn a_store_of_version_2_gets_the_table_and_keeps_what_it_owes() {
         CREATE TABLE epochs(one INTEGER PRIMARY KEY CHECK(one = 1), below INTEGER);
         INSERT INTO owed VALUES(7, 1007, 'ada', 'native', '192.0.2.1:4711', 1800000000000);
         INSERT INTO entry(receiver, key, session, epoch, kind, at_ms, body, origin)
-            VALUES('a', 'bob', 3, 1003, 'join', 1800000000000, '{}', '192.0.2.9');",
-    )
-    .unwrap();
-    drop(old);
+            VALUES('a', 'bob', 3, 1003, 'join', 1800000000000, '{}', '192.0.2.9');";
+
+/// What a store of version 3 has more: a ban of the year 2255.
+const MORE_OF_VERSION_3: &str = "
+        PRAGMA user_version = 3;
+        CREATE TABLE ban(
+            kind TEXT NOT NULL, who TEXT NOT NULL, until_ms INTEGER NOT NULL,
+            lasts_ms INTEGER NOT NULL, PRIMARY KEY(kind, who)) WITHOUT ROWID;
+        INSERT INTO ban VALUES('identity', 'eve', 9000000000000, 3600000);";
+
+/// Makes a store by hand.
+fn made_of(directory: &Path, statements: &[&str]) {
+    let old = rusqlite::Connection::open(directory.join("systole.db")).unwrap();
+    statements.iter().for_each(|each| old.execute_batch(each).unwrap());
+}
+
+#[test]
+fn a_store_of_version_3_gets_the_texts_of_bans_and_keeps_the_bans() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    made_of(directory.path(), &[VERSION_2, MORE_OF_VERSION_3]);
+    let mut database = open(&settings).unwrap();
+    let text = "".into();
+    let eve = Kept { who: named("eve"), until_ms: 9_000_000_000_000, lasts: HOUR, text };
+    let kept = database.take_bans();
+    assert_eq!(kept, [eve]);
+    let store = start(database, &settings);
+    assert_eq!(waiting(&store, "a"), lost(&[("join", 3), ("leave", 7)]));
+    let bans = Bans::new(Clock::start());
+    bans.load(kept);
+    bans.set(&[named("ada")], HOUR, "an hour").unwrap();
+    assert!(write(&store, &bans, &[named("ada")]));
+    let kept = after_a_kill(&directory);
+    let texts: Vec<_> = kept.iter().map(|it| (it.who.clone(), &*it.text)).collect();
+    assert_eq!(texts, [(named("ada"), "an hour"), (named("eve"), "")]);
+    assert_eq!(after_a_kill(&directory), kept, "opened as version 4");
+}
+
+#[test]
+fn a_store_of_version_2_gets_the_table_and_keeps_what_it_owes() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = settings(directory.path());
+    made_of(directory.path(), &[VERSION_2]);
     let store = start(open(&settings).unwrap(), &settings);
     assert_eq!(waiting(&store, "a"), lost(&[("join", 3), ("leave", 7)]));
     assert_eq!(&*store.waiting("a", 0, 1).unwrap()[0].origin, "192.0.2.9");
     let bans = Bans::new(Clock::start());
-    bans.set(&each(), HOUR).unwrap();
+    bans.set(&each(), HOUR, "an hour").unwrap();
     assert!(write(&store, &bans, &each()));
-    assert_eq!(after_a_kill(&directory).len(), 4);
+    let kept = after_a_kill(&directory);
+    assert!(kept.len() == 4 && kept.iter().all(|kept| &*kept.text == "an hour"));
 }
 
 #[test]
@@ -211,7 +280,7 @@ fn a_store_without_a_receiver_keeps_bans_and_refuses_no_login() {
     let store = start(Database::open(&settings, opening, Place::Disk).unwrap(), &settings);
     assert!(!store.has_receivers() && !store.is_required());
     let bans = Bans::new(Clock::start());
-    bans.set(&each(), HOUR).unwrap();
+    bans.set(&each(), HOUR, "").unwrap();
     assert!(write(&store, &bans, &each()));
     assert_eq!(after_a_kill(&directory).len(), 4);
     // Nobody has the files any more: the answer says so.

@@ -95,7 +95,7 @@ fn refused_peers_that_do_not_close_their_side_give_way_when_no_link_is_left() {
     let running = start(Policy::default(), |setup| {
         with_few_links(setup);
         let eve = [Banned::Identity("eve".into())];
-        setup.bans.set(&eve, Span::from_secs(3_600)).unwrap();
+        setup.bans.set(&eve, Span::from_secs(3_600), "").unwrap();
     });
     let begun = Clock::start();
     // Another time if the leaves were over before: nothing forces them to take as long here.

@@ -26,6 +26,9 @@ const DEVICE: BootId = BootId([5; 16]);
 
 const HOUR: Span = Span::from_secs(3_600);
 
+/// What the people of a banned peer are told.
+const TEXT: &str = "until noon";
+
 /// The steps of a login: HELLO is sent, it is read and the verifier asked, the verifier answers,
 /// the link arrives at its home, which asks the store, and the store has written.
 const LOGIN: usize = 5;
@@ -175,7 +178,8 @@ impl Race {
 
     fn ban(&self, who: &Banned) -> Banning {
         let (gateway, who) = (self.gateway.clone(), [who.clone()]);
-        Box::pin(async move { gateway.ban(&who, HOUR, Farewell::default(), None).await })
+        let farewell = Farewell { text: TEXT.into(), ..Farewell::default() };
+        Box::pin(async move { gateway.ban(&who, HOUR, farewell, None).await })
     }
 
     /// Takes a step of a ban: the next question, which its shard answers at once. Returns how many
@@ -196,9 +200,9 @@ impl Race {
         self.shards.iter().map(|shard| shard.hub.machine().counters().online).sum()
     }
 
-    /// Returns what the peer is told at the end, and after how many milliseconds it may come back;
-    /// `None` if it is told nothing.
-    fn last_word(&mut self) -> Option<(CloseReason, u32)> {
+    /// Returns what the peer is told at the end, with the text, and after how many milliseconds it
+    /// may come back; `None` if it is told nothing.
+    fn last_word(&mut self) -> Option<(CloseReason, String, u32)> {
         let mut decoder = Decoder::new(Codec::Native, 65_536);
         let peer = self.peer.as_mut()?;
         let mut byte = [0];
@@ -207,8 +211,8 @@ impl Race {
                 return None;
             }
             let frame = decoder.next(&mut &byte[..]).unwrap();
-            if let Some(Frame::Close(Close { reason, return_after_ms, .. })) = frame {
-                return Some((reason, return_after_ms));
+            if let Some(Frame::Close(Close { reason, text, return_after_ms, .. })) = frame {
+                return Some((reason, text.to_owned(), return_after_ms));
             }
         }
     }
@@ -263,8 +267,8 @@ fn a_ban_at_any_time_of_a_login_leaves_nobody_inside() {
                 if race.turned_away() {
                     continue;
                 }
-                let (reason, after) = race.last_word().expect(&case);
-                assert_eq!(reason, CloseReason::Kicked, "{case}");
+                let (reason, text, after) = race.last_word().expect(&case);
+                assert_eq!((reason, &*text), (CloseReason::Kicked, TEXT), "{case}");
                 assert!((1..=3_600_000).contains(&after), "{after} ms: {case}");
             }
         }
@@ -278,10 +282,10 @@ fn who_is_not_banned_or_is_no_more_gets_in() {
     for has_store in [false, true] {
         for who in everybody() {
             let mut race = Race::new(has_store);
-            race.bans.set(&[Banned::Identity("eve".into())], HOUR).unwrap();
-            race.bans.set(std::slice::from_ref(&who), HOUR).unwrap();
+            race.bans.set(&[Banned::Identity("eve".into())], HOUR, "").unwrap();
+            race.bans.set(std::slice::from_ref(&who), HOUR, "").unwrap();
             race.bans.lift(&who);
-            race.bans.set(std::slice::from_ref(&who), Span::ZERO).unwrap();
+            race.bans.set(std::slice::from_ref(&who), Span::ZERO, "").unwrap();
             (0..LOGIN).for_each(|step| race.log_in(step));
             assert_eq!(race.online(), 1, "{who:?}");
         }
@@ -305,6 +309,7 @@ fn a_session_that_moves_while_somebody_bans_it_is_ended_where_it_arrives() {
         while race.go_on(&mut banning).is_none() {}
         race.arrive(0);
         assert_eq!(race.online(), 0, "{who:?}");
-        assert_eq!(race.last_word().map(|(reason, _)| reason), Some(CloseReason::Kicked));
+        let (reason, text, _) = race.last_word().unwrap();
+        assert_eq!((reason, &*text), (CloseReason::Kicked, TEXT));
     }
 }
