@@ -71,6 +71,7 @@ struct Verdict {
     cause: String,
     confidence: String,
     detail: String,
+    refusal: Option<String>,
     last_heard_ago_ms: u64,
     late_us: i64,
     #[serde(default)]
@@ -202,7 +203,8 @@ impl Verdict {
     }
 
     fn details(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+        let refusal = self.refusal.iter().map(|name| format!("refusal: {name}"));
+        let mut lines: Vec<_> = refusal.collect();
         let mut heading = "evidence";
         if let Some(Revised { cause, confidence, because }) = &self.revised_from {
             lines.push(format!("revised: {because}; the first verdict was {cause} ({confidence})"));

@@ -18,8 +18,8 @@ use systole_core::wire::BootId;
 use systole_net::Clock;
 use tokio::sync::{Mutex, MutexGuard, Notify};
 
-/// Maximum number of bans, in memory and in a store: some megabytes with their texts. Beyond it a new one is
-/// refused: an old one must not end because of another.
+/// Maximum number of bans, in memory and in a store: some megabytes with their texts. Beyond it a
+/// new one is refused: an old one must not end because of another.
 pub(crate) const LIMIT: usize = 10_000;
 
 /// Who is banned.

@@ -378,7 +378,7 @@ mod tests {
         };
         let asked = Span::from_secs(1);
         let (lasted, probing) = (Span::from_secs(60), Some(Span::from_secs(2)));
-        let parting = Parting { asked, probing, lasted, flight: None };
+        let parting = Parting { asked, probing, lasted, ..Parting::default() };
         let at_ms = correlation.clock.wall_ms() - ago_ms;
         let fact = Fact::new(at_ms, subject, Event::Left(verdict));
         correlation.handle_fact(&Fact { parting, ..fact })

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use utoipa::ToSchema;
 
 use crate::events::PolicyInfo;
+use crate::identity::Refusal;
 
 /// Capacity of a shard's channel of facts: what a shard reports while the control plane handles the
 /// events of a second. When it is full, facts wait in the shard.
@@ -160,6 +161,8 @@ pub struct Parting {
     pub lasted: Span,
     /// The flight recorder; `None` for a beacon, which has none.
     pub flight: Option<Box<Flight>>,
+    /// Why the login was refused, if this gateway has looked at its token.
+    pub refusal: Option<Refusal>,
 }
 
 /// One session that is online, as the API shows it.

@@ -8,7 +8,8 @@ use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::flight::Flight;
 use systole_core::ledger::Note;
 
-use crate::report::Subject;
+use crate::identity::Refusal;
+use crate::report::{Parting, Subject};
 
 /// The number of verdicts kept unless the configuration says otherwise; a new one replaces the
 /// oldest. Each takes at most 800 bytes including its identity, 8 MB in all. Operators ask within
@@ -53,6 +54,8 @@ pub struct Ended {
     pub lasted: Span,
     /// The flight recorder; `None` for a beacon, which has none.
     pub flight: Option<Box<Flight>>,
+    /// Why the login was refused, as [`Parting::refusal`].
+    pub refusal: Option<Refusal>,
 }
 
 /// Selects verdicts; a field that is `None` matches all.
@@ -83,14 +86,8 @@ impl Verdicts {
     }
 
     /// Keeps a verdict, among those on sessions or on strangers.
-    pub fn keep(
-        &self,
-        at_ms: u64,
-        subject: Subject,
-        verdict: Verdict,
-        lasted: Span,
-        flight: Option<Box<Flight>>,
-    ) {
+    pub fn keep(&self, at_ms: u64, subject: Subject, verdict: Verdict, parting: &Parting) {
+        let Parting { lasted, flight, refusal, .. } = parting.clone();
         let mut ring = lock(if subject.established { &self.sessions } else { &self.strangers });
         ring.last += 1;
         let number = ring.last;
@@ -98,7 +95,8 @@ impl Verdicts {
             ring.kept.pop_front();
         }
         let revised_from = None;
-        let ended = Ended { number, at_ms, subject, verdict, revised_from, lasted, flight };
+        let ended =
+            Ended { number, at_ms, subject, verdict, revised_from, lasted, flight, refusal };
         ring.kept.push_back(Arc::new(ended));
     }
 
@@ -196,7 +194,7 @@ mod tests {
             probes: 0,
             grounds: Default::default(),
         };
-        verdicts.keep(session, subject, verdict, Span::ZERO, None);
+        verdicts.keep(session, subject, verdict, &Parting::default());
     }
 
     fn sessions(page: &[Arc<Ended>]) -> Vec<u64> {

@@ -232,13 +232,34 @@ fn a_bad_token_gets_one_answer_whatever_is_wrong_and_the_metrics_tell() {
     let ends = "systole_strangers_total{cause=\"unauthorized\"}";
     wait("the causes", || (gateway.metric(ends) == tokens.len() as f64).then_some(()));
     gateway.log("logins were refused");
+    reasons_are_shown(&mut gateway, &tokens.each_ref().map(|(_, reason)| *reason));
+    gateway.ask("PUT /api/v1/log", &json!({"level": "debug"}).to_string());
+    issuer.client(&gateway, "ada", &tokens[5].0, &[]).until("received CLOSE 4");
+    let line = gateway.log("never a session");
+    assert_eq!((&line["cause"], &line["refusal"]), (&json!("unauthorized"), &json!("expired")));
     // It is the address, and not the gateway, that was too often wrong; others may log in.
-    for _ in tokens.len()..20 {
+    for _ in tokens.len() + 1..20 {
         issuer.client(&gateway, "ada", "bad", &[]).until("received CLOSE 4");
     }
     let mut client = issuer.client(&gateway, "", &good, &[]);
     client.until("received CLOSE 8 (full) flags 0");
     assert_eq!(refused(&gateway, "address"), 1.0);
+}
+
+/// Fails unless the operator can see why each token was refused, in order.
+fn reasons_are_shown(gateway: &mut Gateway, reasons: &[&str]) {
+    let verdicts = wait("the verdicts", || {
+        let page = gateway.get("/api/v1/verdicts?established=false&cause=unauthorized");
+        let verdicts = page["verdicts"].as_array()?.clone();
+        (verdicts.len() == reasons.len()).then_some(verdicts)
+    });
+    let shown = verdicts.iter().rev().map(|verdict| &verdict["refusal"]);
+    assert!(shown.eq(reasons), "{verdicts:?}");
+    let session = verdicts[0]["session"].as_str().unwrap();
+    let admin = format!("http://{}", gateway.admin());
+    let why = snapshot(&mut systole(Path::new("."), &["why", session, "--admin", &admin]));
+    let last = reasons.last().unwrap();
+    assert!(why.contains(&format!("\nrefusal: {last}\n")), "{why}");
 }
 
 #[test]

@@ -61,7 +61,7 @@ impl VerdictView {
         let first = verdict.cause.advice();
         let advice = ended.revised_from.map_or(first, |(_, _, note)| note.advice(verdict.cause));
         let listener = gateway.listener_name(subject.listener);
-        let end = End::new(ended.at_ms, verdict, ended.lasted);
+        let end = End::new(ended.at_ms, verdict, ended.lasted, ended.refusal);
         let provisional = end.provisional && subject.established && revised_from.is_none();
         VerdictView {
             session: Session::new(subject.clone(), listener),

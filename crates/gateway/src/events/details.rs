@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use crate::identity::Refusal;
 use serde::{Serialize, Serializer};
 use systole_core::cause::{Cause, Confidence, Direction, Scope, Verdict};
-use systole_core::denial::Denial;
 use systole_core::diagnosis::Ground;
 use systole_core::ledger::Note;
 use systole_core::policy::Detection;
@@ -104,10 +104,6 @@ fn scope_name<S: Serializer>(scope: &Option<Scope>, serializer: S) -> Result<S::
     scope.map(Scope::name).serialize(serializer)
 }
 
-fn denial_name<S: Serializer>(denial: &Option<Denial>, serializer: S) -> Result<S::Ok, S::Error> {
-    denial.map(Denial::name).serialize(serializer)
-}
-
 /// How a session ended.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct End {
@@ -117,10 +113,9 @@ pub struct End {
     #[serde(flatten)]
     pub loss: Loss,
     /// Why the login was refused, as in the metric `systole_logins_refused_total`; only with the
-    /// cause `refused`.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "denial_name")]
-    #[schema(value_type = Option<String>)]
-    pub refusal: Option<Denial>,
+    /// causes `refused` and `unauthorized`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<&'static str>,
     /// The confidence in the cause: `medium`, `high` or `certain`.
     pub confidence: &'static str,
     /// The cause with its details, as text for people.
@@ -205,12 +200,15 @@ pub struct OutageInfo {
 }
 
 impl End {
-    /// Describes `verdict`, which fell at `at_ms`.
-    pub fn new(at_ms: u64, verdict: &Verdict, lasted: Span) -> End {
+    /// Describes `verdict`, which fell at `at_ms`. `refusal` is why the gateway has refused a token;
+    /// other reasons to refuse a login are in the cause.
+    pub fn new(at_ms: u64, verdict: &Verdict, lasted: Span, refusal: Option<Refusal>) -> End {
+        let denial =
+            if let Cause::Refused(denial) = verdict.cause { Some(denial.name()) } else { None };
         End {
             cause: verdict.cause.name(),
             loss: Loss::new(verdict.cause),
-            refusal: if let Cause::Refused(denial) = verdict.cause { Some(denial) } else { None },
+            refusal: denial.or(refusal.map(Refusal::name)),
             confidence: verdict.confidence.name(),
             detail: verdict.cause.to_string().into(),
             advice: verdict.cause.advice(),

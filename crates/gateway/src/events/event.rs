@@ -221,7 +221,8 @@ impl Body {
             }
             session::Event::Moved { from } => Body::Moved { session, from: from.to_string() },
             session::Event::Left(verdict) => {
-                Body::Leave { session, end: End::new(at_ms, verdict, parting.lasted) }
+                let Parting { lasted, refusal, .. } = *parting;
+                Body::Leave { session, end: End::new(at_ms, verdict, lasted, refusal) }
             }
         }
     }

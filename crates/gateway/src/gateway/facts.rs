@@ -7,7 +7,7 @@ use systole_core::session;
 use super::Gateway;
 use crate::correlation::{Correlation, Findings, QUESTIONS};
 use crate::events::{Body, Event};
-use crate::report::{Fact, Parting};
+use crate::report::Fact;
 use crate::store::Noted;
 
 impl Gateway {
@@ -90,9 +90,7 @@ impl Gateway {
     /// ask for the verdict at once.
     pub(super) fn keep_verdict(&self, fact: &Fact) {
         if let session::Event::Left(verdict) = &fact.event {
-            let Parting { lasted, flight, .. } = &fact.parting;
-            let subject = fact.subject.clone();
-            self.verdicts.keep(fact.at_ms, subject, *verdict, *lasted, flight.clone());
+            self.verdicts.keep(fact.at_ms, fact.subject.clone(), *verdict, &fact.parting);
         }
     }
 }

@@ -103,12 +103,13 @@ impl Gateway {
         let listener = self.listener_name(subject.listener);
         let session = Session::new(subject.clone(), listener);
         // Only verdicts on sessions are revised.
-        let end = End { provisional: false, ..End::new(*at_ms, verdict, parting.lasted) };
+        let end = End::new(*at_ms, verdict, parting.lasted, parting.refusal);
+        let end = End { provisional: false, ..end };
         let stranger = Stranger { at_ms: *at_ms, session, end };
         let Stranger { session: Session { session, listener, address, .. }, end, .. } = &stranger;
-        let End { cause, detail, lasted_ms, .. } = end;
+        let End { cause, refusal, detail, lasted_ms, .. } = end;
         let detail = &**detail;
-        debug!(session, %listener, address, cause, detail, lasted_ms, "never a session");
+        debug!(session, %listener, address, cause, refusal, detail, lasted_ms, "never a session");
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         strangers.last = Some((listener.clone(), address.clone()));
         drop(strangers);

@@ -188,6 +188,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 probing: probing_time(presence.policy),
                 lasted: self.clock.now().since(presence.opened),
                 flight: Some(Box::new(presence.flight.clone())),
+                refusal: self.traffic.logins.refusal_of(link),
             };
             self.count_verdict(verdict);
             if let Some(gate) = &self.traffic.gate {

@@ -50,6 +50,8 @@ pub(super) struct Logins {
     offenders: Offenders,
     /// Refusals by the time at which they leave.
     refusals: BinaryHeap<Reverse<Waiting>>,
+    /// The link that is refused at present, and why.
+    refusing: Option<(u32, Refusal)>,
 }
 
 /// A refusal that waits for its time.
@@ -69,7 +71,8 @@ impl Logins {
     ) -> Logins {
         let (waiting, refusals) = (HashMap::new(), BinaryHeap::new());
         let offenders = Offenders::default();
-        Logins { shard: shard.into(), listeners, jobs, waiting, offenders, refusals }
+        let refusing = None;
+        Logins { shard: shard.into(), listeners, jobs, waiting, offenders, refusals, refusing }
     }
 
     /// Returns what a listener demands of tokens.
@@ -97,6 +100,11 @@ impl Logins {
         if self.waiting.get(&link).is_some_and(|(waiting, _)| *waiting == admission) {
             self.waiting.remove(&link);
         }
+    }
+
+    /// Returns why a link is refused, while it is.
+    pub(super) fn refusal_of(&self, link: u32) -> Option<Refusal> {
+        self.refusing.filter(|(refused, _)| *refused == link).map(|(_, refusal)| refusal)
     }
 
     #[cfg(test)]
@@ -245,10 +253,13 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.hub.handle(self.clock.now(), hub::World::Link { link, input });
     }
 
-    /// Sends a peer away.
+    /// Sends a peer away. The fact of its end says why, which the hub does not know of a token.
     pub(super) fn refuse(&mut self, link: u32, admission: u32, refusal: Refusal) {
         let denied = refusal.denied();
+        self.traffic.logins.refusing = Some((link, refusal));
         self.hub.handle(self.clock.now(), hub::World::Refused { link, admission, denied });
+        self.carry_outputs();
+        self.traffic.logins.refusing = None;
     }
 
     /// Hands the hub the epochs of the sessions about which it is written what is owed.

@@ -56,7 +56,7 @@ impl Lost {
             address: self.address.clone(),
             established: true,
         };
-        let end = End::new(now_ms, &verdict(), self.lasted(now_ms));
+        let end = End::new(now_ms, &verdict(), self.lasted(now_ms), None);
         let body = text_of(now_ms, &Body::Leave { session, end })?;
         Some(Noted {
             kind: "leave",

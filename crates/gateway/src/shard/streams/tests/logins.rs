@@ -8,6 +8,8 @@ use super::*;
 use crate::identity::{
     Job, Keys, Pool, Refusal, Rules, Tokens, Verified, Verifier, Webhook, WebhookSettings, jobs,
 };
+use crate::report::{Fact, Reports, channels};
+use crate::report_sender::ReportSender;
 use crate::shard::ListenerTokens;
 
 /// A shard with a native listener that verifies tokens, and those that it has given away.
@@ -95,6 +97,13 @@ impl Desk {
         online.map(|known| known.identity.to_owned()).collect()
     }
 
+    /// Has the facts of connections that end now come out here.
+    fn report(&mut self) -> Reports {
+        let (channels, reports) = channels(10);
+        self.shard.reports = ReportSender::new(channels, Arc::default());
+        reports
+    }
+
     fn refused(&self, refusal: Refusal) -> u64 {
         self.shard.stats.refused[refusal.index()].get()
     }
@@ -146,6 +155,47 @@ fn a_refusal_leaves_at_its_time_and_not_when_it_is_found() {
     assert_eq!(said, [0x70, 7, 4, 1, 0, 0, 0, 0, 0]);
     assert_eq!(desk.refused(Refusal::Signature), 1);
     assert_eq!(desk.shard.traffic.logins.next_deadline(), None);
+}
+
+#[test]
+fn the_end_of_a_login_says_why_its_token_was_refused_and_no_other_end_does() {
+    let mut desk = Desk::new(false);
+    let mut reports = desk.report();
+    let mut refusal_of = |desk: &mut Desk| {
+        desk.turn_until(|desk| desk.shard.hub.machine().counters().links == 0);
+        reports.strangers.try_recv().unwrap().parting.refusal
+    };
+    for refusal in [Refusal::Expired, Refusal::Audience, Refusal::WebhookFailed] {
+        let _peer = desk.connect("ada", b"bad");
+        let job = desk.next_job();
+        desk.answer(job, Err(refusal));
+        assert_eq!(refusal_of(&mut desk), Some(refusal));
+    }
+    let _peer = desk.connect("ada", b"");
+    assert_eq!(refusal_of(&mut desk), Some(Refusal::NoToken));
+}
+
+#[test]
+fn a_refusal_that_finds_nobody_is_not_that_of_the_next_with_the_number_of_the_link() {
+    let mut desk = Desk::new(false);
+    let mut reports = desk.report();
+    let gone = desk.connect("ada", b"bad");
+    let late = desk.next_job();
+    drop(gone);
+    desk.turn_until(|desk| desk.shard.traffic.sockets.conns.is_empty());
+    assert_eq!(reports.strangers.try_recv().unwrap().parting.refusal, None);
+    let next = desk.connect("", b"good");
+    let job = desk.next_job();
+    assert_eq!(job.link, late.link, "its number is used again");
+    desk.shard.refuse(late.link, late.admission, Refusal::Signature);
+    desk.answer(job, ada());
+    assert_eq!(desk.identities(), ["ada"], "it was told to nobody");
+    drop(next);
+    desk.turn_until(|desk| desk.shard.hub.machine().counters().links == 0);
+    let facts: Vec<_> = std::iter::from_fn(|| reports.facts.try_recv().ok()).collect();
+    let is_end = |fact: &&Fact| matches!(fact.event, systole_core::session::Event::Left(_));
+    let end = facts.iter().find(is_end).unwrap();
+    assert_eq!(end.parting.refusal, None);
 }
 
 #[test]
