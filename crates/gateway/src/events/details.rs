@@ -200,8 +200,8 @@ pub struct OutageInfo {
 }
 
 impl End {
-    /// Describes `verdict`, which fell at `at_ms`. `refusal` is why the gateway has refused a token;
-    /// other reasons to refuse a login are in the cause.
+    /// Describes `verdict`, which fell at `at_ms`. `refusal` is why the gateway has refused a
+    /// token; other reasons to refuse a login are in the cause.
     pub fn new(at_ms: u64, verdict: &Verdict, lasted: Span, refusal: Option<Refusal>) -> End {
         let denial =
             if let Cause::Refused(denial) = verdict.cause { Some(denial.name()) } else { None };

@@ -92,23 +92,13 @@ mod tests {
 
     use super::*;
     use crate::json::tests::{HARMFUL, assert_harmless};
+    use crate::webhooks::fixture::harmful_entry;
 
     #[test]
     fn a_letter_holds_no_harmful_character_whenever_its_event_was_written() {
         let directory = tempfile::tempdir().unwrap();
         let letters = DeadLetters::new(directory.path(), "a");
-        let body = serde_json::to_string(&serde_json::json!({"identity": HARMFUL})).unwrap();
-        let entry = Entry {
-            number: 7,
-            key: HARMFUL.into(),
-            session: 1,
-            epoch: 1,
-            kind: "leave".into(),
-            at_ms: 0,
-            body: body.into(),
-            origin: "".into(),
-        };
-        letters.add(&[entry], HARMFUL).unwrap();
+        letters.add(&[harmful_entry()], HARMFUL).unwrap();
         let line = fs::read_to_string(letters.path()).unwrap();
         assert_harmless(&line, "/why");
         assert_harmless(&line, "/event/identity");

@@ -6,7 +6,22 @@ use systole_core::Span;
 use systole_net::Clock;
 
 use super::{Receiver, Sender};
-use crate::store::{DeadLetters, Store, fixture};
+use crate::json::tests::HARMFUL;
+use crate::store::{DeadLetters, Entry, Store, fixture};
+
+/// An entry with harmful text, written without escapes as by an older version.
+pub(crate) fn harmful_entry() -> Entry {
+    Entry {
+        number: 7,
+        key: HARMFUL.into(),
+        session: 1,
+        epoch: 1,
+        kind: "leave".into(),
+        at_ms: 0,
+        body: serde_json::json!({"identity": HARMFUL}).to_string().into(),
+        origin: "".into(),
+    }
+}
 
 /// A sender of one kind of event to `url`, one at a time, and its store in memory. `limit` is the
 /// time for an answer and for all attempts.

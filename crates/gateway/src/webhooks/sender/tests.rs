@@ -5,24 +5,13 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver as Requests, channel};
 
 use super::*;
-use crate::json::tests::{HARMFUL, assert_harmless};
+use crate::json::tests::assert_harmless;
 use crate::store::Noted;
 use crate::webhooks::fixture;
 
 #[test]
 fn a_body_holds_no_harmful_character_whenever_its_event_was_written() {
-    let body = serde_json::to_string(&serde_json::json!({"identity": HARMFUL})).unwrap();
-    let entry = Entry {
-        number: 7,
-        key: HARMFUL.into(),
-        session: 1,
-        epoch: 1,
-        kind: "leave".into(),
-        at_ms: 0,
-        body: body.into(),
-        origin: "".into(),
-    };
-    assert_harmless(&body_of(&entry), "/identity");
+    assert_harmless(&body_of(&fixture::harmful_entry()), "/identity");
 }
 
 /// Far longer than a test takes.
