@@ -1,5 +1,6 @@
 //! The store: what survives a kill, a cut log, a full disk and a full table.
 
+mod aside;
 mod bans;
 mod counts;
 
@@ -558,8 +559,8 @@ fn keys_that_are_put_aside_are_passed_over_until_they_are_due() {
     let sessions = |page: &Page| page.entries.iter().map(|it| it.session).collect::<Vec<_>>();
     let first = store.waiting("a", 0, 3).unwrap();
     let aside = |place: usize, due| {
-        let Entry { key, number, .. } = first[place].clone();
-        Aside { key, number, attempts: 3, first_at: Span::from_nanos(7), due }
+        let Entry { key, origin, number, .. } = first[place].clone();
+        Aside { key, origin, number, attempts: 3, first_at: Span::from_nanos(7), due }
     };
     let [soon, late] = [1, 2].map(Span::from_secs);
     let (one, two) = (aside(0, late), aside(1, soon));

@@ -80,9 +80,9 @@ impl Courier {
         let each = self.aside.adding.iter().take(AT_ONCE);
         let each = each.filter_map(|(&number, &due)| {
             let item = self.items.get(&number)?;
-            let (key, attempts) = (item.entry.key.clone(), item.attempts);
-            let first_at = item.first_at.unwrap_or(due);
-            Some(Aside { key, number, attempts, first_at, due })
+            let Entry { key, origin, .. } = item.entry.clone();
+            let (attempts, first_at) = (item.attempts, item.first_at.unwrap_or(due));
+            Some(Aside { key, origin, number, attempts, first_at, due })
         });
         each.collect()
     }
