@@ -32,6 +32,7 @@ mod schema;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod unknown;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -58,6 +59,7 @@ use crate::epochs::Epochs;
 use crate::stats::Cell;
 use crate::wake::LoopWaker;
 use inbox::Inbox;
+use unknown::Unknown;
 
 /// Maximum number of logins that wait to be written: those of a second or so. Beyond it a login is
 /// refused, and its peer asked to come back.
@@ -179,6 +181,8 @@ struct Shared {
     answers: Vec<Mutex<Vec<Owned>>>,
     wakers: Vec<LoopWaker>,
     subscriptions: Arc<[Subscription]>,
+    /// Kept only while ends of sessions are owed and the store is not required.
+    unknown: Mutex<Unknown>,
     /// Notified when there is room for events again.
     room: Notify,
     /// Called when entries were written.
@@ -213,6 +217,7 @@ impl Store {
             answers: wakers.iter().map(|_| Mutex::default()).collect(),
             wakers,
             subscriptions: database.subscriptions().clone(),
+            unknown: Mutex::default(),
             room: Notify::new(),
             listeners: Mutex::default(),
             health: Mutex::new(Health { is_volatile: database.is_volatile(), ..Health::default() }),
@@ -241,6 +246,9 @@ impl Store {
 
     /// Forgets what is owed about a session that ended before it existed.
     pub(crate) fn waive(&self, session: u64, epoch: u64) {
+        if self.0.may_drop() {
+            lock(&self.0.unknown).waive(session, epoch);
+        }
         self.0.inbox.waive(session, epoch);
     }
 
@@ -251,15 +259,21 @@ impl Store {
     }
 
     /// Writes an event for the receivers that want it, in the order of the calls. It is never lost
-    /// while the process lives, unless the store is full. Call [`Store::room`] before.
+    /// while the process lives, unless the store is full, or fails and is not required. Call
+    /// [`Store::room`] before.
     pub(crate) fn note(&self, noted: Noted) {
         let is_wanted = self.0.subscriptions.iter().any(|to| to.wants(noted.kind));
         let settles = matches!(noted.kind, "join" | "leave");
-        let is_owed = settles && self.0.subscriptions.iter().any(Subscription::is_owed);
+        let is_owed = settles && self.0.owes_leaves();
         if !is_wanted && !is_owed {
             return;
         }
-        if !self.0.is_required && !self.0.inbox.has_room() && self.health().failing.is_some() {
+        let is_failing = !self.0.is_required && self.health().failing.is_some();
+        let has_room = !is_failing || self.0.inbox.has_room();
+        let may_drop = self.0.may_drop();
+        let is_kept =
+            if may_drop { lock(&self.0.unknown).keeps(&noted, has_room) } else { has_room };
+        if !is_kept {
             // Going on without a store that works is what was asked for.
             return self.0.stats.dropped.add(1);
         }
@@ -415,6 +429,16 @@ impl Store {
 }
 
 impl Shared {
+    /// Whether the ends of sessions are owed to anybody.
+    fn owes_leaves(&self) -> bool {
+        self.subscriptions.iter().any(Subscription::is_owed)
+    }
+
+    /// Whether sessions may be online of which the store does not know.
+    fn may_drop(&self) -> bool {
+        !self.is_required && self.owes_leaves()
+    }
+
     /// Changes the health; the log has what changed.
     fn set_health(&self, change: impl FnOnce(&mut Health)) {
         let mut health = lock(&self.health);

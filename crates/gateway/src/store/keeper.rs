@@ -112,6 +112,12 @@ impl Keeper {
         let written = self.database.write(&batch, self.room, self.epochs.last());
         let is_granted = written.is_ok() || !self.shared.is_required;
         let owings = std::mem::take(&mut batch.owings);
+        if self.shared.may_drop() {
+            let mut unknown = super::lock(&self.shared.unknown);
+            for owing in &owings {
+                unknown.grant(owing.session, owing.epoch, written.is_ok());
+            }
+        }
         match written {
             Ok(dropped) => {
                 self.shared.stats.dropped.add(dropped);

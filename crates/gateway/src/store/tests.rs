@@ -3,6 +3,7 @@
 mod aside;
 mod bans;
 mod counts;
+mod unknown;
 
 use std::fs;
 use std::net::Ipv4Addr;
