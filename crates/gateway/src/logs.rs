@@ -253,18 +253,27 @@ pub(crate) mod tests {
     #[test]
     #[ignore = "the child process of another test"]
     fn panics_in_a_child() {
-        Logs::start(&Log { format: Format::Json, ..Log::default() }).unwrap();
+        let logs = Logs::start(&Log { format: Format::Json, ..Log::default() }).unwrap();
+        let written = || logs.queue.as_ref().unwrap().flush(Duration::from_secs(60));
+        // The threads of the log have their memory once they have written a panic.
+        thread::spawn(|| panic!("the first")).join().unwrap_err();
+        written();
         let thread = thread::Builder::new().name("shard-7".to_owned());
         let (start, started) = std::sync::mpsc::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
         let panics = move || {
+            // Its memory too is there before there is none: a message is allocated.
+            ready.send(format!("{:?}", thread::current().id())).unwrap();
             started.recv().unwrap();
             panic!("bad luck: {}", "\u{1b}[2J\n");
         };
         let thread = thread.spawn(panics).unwrap();
+        is_ready.recv().unwrap();
         #[cfg(target_os = "linux")]
         take_all_threads();
         start.send(()).unwrap();
         thread.join().unwrap_err();
+        written();
     }
 
     /// Makes the system refuse threads: there is no memory for another stack.
@@ -308,7 +317,8 @@ pub(crate) mod tests {
         child.args(["--ignored", "--exact", "logs::tests::panics_in_a_child"]);
         let output = child.env_remove("RUST_BACKTRACE").output().unwrap();
         let stderr = String::from_utf8(output.stderr).unwrap();
-        let [line] = &stderr.lines().collect::<Vec<_>>()[..] else { panic!("{stderr}") };
+        let [first, line] = &stderr.lines().collect::<Vec<_>>()[..] else { panic!("{stderr}") };
+        assert!(first.contains("panic: the first"), "{first}");
         assert!(!line.contains('\u{1b}'), "{line}");
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(

@@ -12,6 +12,10 @@ use crate::{directory, systole};
 /// Folder of the sources in C and Python.
 pub(crate) const SOURCES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/outside");
 
+/// Has a client stay until it is killed: no time limit of its own, which a busy machine might reach
+/// before the test has ended.
+pub(crate) const STAYS: [&str; 2] = ["--stay", "86400000"];
+
 /// Further arguments of the compiler for a client that speaks TLS.
 const WITH_TLS: [&str; 3] = ["-DTLS", "-lssl", "-lcrypto"];
 

@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use systole_net::tls::Pin;
 
 use crate::gateway::{Gateway, ONE_SECOND, wait};
-use crate::outside::Outside;
+use crate::outside::{Outside, STAYS};
 use crate::{directory, snapshot, systole};
 
 /// An authority, whose certificate is `ca.pem` in a directory of its own.
@@ -103,7 +103,7 @@ fn the_subject_of_a_certificate_is_the_identity_and_no_other_claim_stands() {
         let client = |identity: &str| {
             let device = device.to_str().unwrap();
             let args = ["client", "127.0.0.1", &port, "--tls", &roots, "--name", "one.test"];
-            let more = ["--cert", device, "--identity", identity, "--stay", "60000"];
+            let more = [&["--cert", device, "--identity", identity], &STAYS[..]].concat();
             outside.start(&[&args[..], &more].concat())
         };
         let mut nobody = client("");

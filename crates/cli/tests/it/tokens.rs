@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use systole_net::Clock;
 
 use crate::gateway::{Gateway, ONE_SECOND, unhurried, wait};
-use crate::outside::{Outside, SOURCES, is_required};
+use crate::outside::{Outside, SOURCES, STAYS, is_required};
 use crate::program::Program;
 use crate::tls::{Authority, with_tls};
 use crate::{directory, snapshot, systole};
@@ -123,7 +123,7 @@ fn a_client_logs_in_with_a_token_of_each_algorithm_and_is_who_it_says() {
         let name = format!("ada of {algorithm}");
         let token = issuer.sign(algorithm, &with(json!({"sub": name})));
         for claim in ["", &name] {
-            let mut client = issuer.client(&gateway, claim, &token, &["--stay", "60000"]);
+            let mut client = issuer.client(&gateway, claim, &token, &STAYS);
             client.until("welcome session");
             let page = gateway.get("/api/v1/sessions");
             let known = |session: &Value| session["identity"] == *name;
@@ -175,7 +175,7 @@ fn token_over_tls(issuer: &Issuer, name: &str) {
         client
     };
     let good = issuer.sign("EdDSA", &claims());
-    let mut client = over_tls(&good, &["--pings", "1", "--stay", "60000"]);
+    let mut client = over_tls(&good, &[&["--pings", "1"], &STAYS[..]].concat());
     client.until("welcome session");
     client.until("received PONG 1");
     let page = gateway.get("/api/v1/sessions?identity=ada");
@@ -274,7 +274,7 @@ fn a_token_gives_attributes_and_a_session_ends_with_it() {
         let end = now() + lasts;
         let claims = json!({"exp": end, "role": "pi\u{1b}lot", "vip": true});
         let token = issuer.sign("EdDSA", &with(claims));
-        let mut client = issuer.client(&gateway, "", &token, &["--stay", "60000"]);
+        let mut client = issuer.client(&gateway, "", &token, &STAYS);
         let answer = client.until_any(&["welcome session", "received CLOSE"]);
         answer.contains("welcome").then_some((client, end))
     };
@@ -343,7 +343,7 @@ fn keys_are_read_again_and_bad_ones_change_nothing() {
     let [first, second] = [&old, &new].map(|issuer| issuer.sign("ES256", &claims()));
     // Another identity: later logins of the same one would replace it.
     let kept = old.sign("ES256", &with(json!({"sub": "kept"})));
-    let mut online = old.client(&gateway, "", &kept, &["--stay", "60000"]);
+    let mut online = old.client(&gateway, "", &kept, &STAYS);
     online.until("welcome session");
     old.client(&gateway, "", &second, &[]).until("received CLOSE 4");
     fs::write(old.folder.join("set.json"), "{\"keys\": [").unwrap();
@@ -354,13 +354,12 @@ fn keys_are_read_again_and_bad_ones_change_nothing() {
     old.client(&gateway, "", &first, &["--stay", "10"]).until("welcome session");
     gateway.rewrite(&config(&new));
     gateway.program.signal("HUP");
+    // Of other settings a shard that is busy may not take one in time.
     gateway.log("the keys of tokens are in force");
-    gateway.log("the configuration is in force");
     old.client(&gateway, "", &second, &["--stay", "10"]).until("welcome session");
     old.client(&gateway, "", &first, &[]).until("received CLOSE 4");
-    let page = gateway.get("/api/v1/sessions?identity=kept");
-    let sessions = page["sessions"].as_array().unwrap();
-    assert_eq!(sessions.len(), 1, "the session of the old token goes on: {page}");
+    // The session of the old token goes on.
+    gateway.sessions("&identity=kept", 1);
 }
 
 #[test]
@@ -396,7 +395,7 @@ fn a_webhook_says_who_a_client_is() {
         let args = ["client", "127.0.0.1", &port, "--token", token];
         client.start(&[&args[..], more].concat())
     };
-    let mut ada = login("ada's", &["--stay", "60000"]);
+    let mut ada = login("ada's", &STAYS);
     ada.until("welcome session");
     let page = gateway.get("/api/v1/sessions?identity=ada");
     assert_eq!(page["sessions"][0]["attributes"], json!({"role": "pilot"}), "{page}");
