@@ -255,10 +255,10 @@ fn reasons_are_shown(gateway: &mut Gateway, reasons: &[&str]) {
     });
     let shown = verdicts.iter().rev().map(|verdict| &verdict["refusal"]);
     assert!(shown.eq(reasons), "{verdicts:?}");
-    let session = verdicts[0]["session"].as_str().unwrap();
+    let session = verdicts[0]["session"].as_str().expect("a text");
     let admin = format!("http://{}", gateway.admin());
     let why = snapshot(&mut systole(Path::new("."), &["why", session, "--admin", &admin]));
-    let last = reasons.last().unwrap();
+    let last = reasons.last().expect("there are some");
     assert!(why.contains(&format!("\nrefusal: {last}\n")), "{why}");
 }
 
