@@ -104,6 +104,10 @@ fn scope_name<S: Serializer>(scope: &Option<Scope>, serializer: S) -> Result<S::
     scope.map(Scope::name).serialize(serializer)
 }
 
+fn refusal_name<S: Serializer>(it: &Option<Refusal>, serializer: S) -> Result<S::Ok, S::Error> {
+    it.map(Refusal::name).serialize(serializer)
+}
+
 /// How a session ended.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct End {
@@ -114,8 +118,9 @@ pub struct End {
     pub loss: Loss,
     /// Why the login was refused, as in the metric `systole_logins_refused_total`; only with the
     /// causes `refused` and `unauthorized`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub refusal: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "refusal_name")]
+    #[schema(value_type = Option<String>)]
+    pub refusal: Option<Refusal>,
     /// The confidence in the cause: `medium`, `high` or `certain`.
     pub confidence: &'static str,
     /// The cause with its details, as text for people.
@@ -203,12 +208,13 @@ impl End {
     /// Describes `verdict`, which fell at `at_ms`. `refusal` is why the gateway has refused a
     /// token; other reasons to refuse a login are in the cause.
     pub fn new(at_ms: u64, verdict: &Verdict, lasted: Span, refusal: Option<Refusal>) -> End {
-        let denial =
-            if let Cause::Refused(denial) = verdict.cause { Some(denial.name()) } else { None };
+        let cause = verdict.cause;
+        let denied =
+            if let Cause::Refused(denial) = cause { Some(Refusal::of(denial)) } else { None };
         End {
             cause: verdict.cause.name(),
             loss: Loss::new(verdict.cause),
-            refusal: denial.or(refusal.map(Refusal::name)),
+            refusal: denied.or(refusal),
             confidence: verdict.confidence.name(),
             detail: verdict.cause.to_string().into(),
             advice: verdict.cause.advice(),

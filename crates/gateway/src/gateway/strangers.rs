@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use super::Gateway;
 use crate::events::{End, Session};
+use crate::identity::Refusal;
 use crate::report::Fact;
 use crate::stats::ShardStats;
 use crate::throttle::Throttle;
@@ -108,7 +109,7 @@ impl Gateway {
         let stranger = Stranger { at_ms: *at_ms, session, end };
         let Stranger { session: Session { session, listener, address, .. }, end, .. } = &stranger;
         let End { cause, refusal, detail, lasted_ms, .. } = end;
-        let detail = &**detail;
+        let (detail, refusal) = (&**detail, refusal.map(Refusal::name));
         debug!(session, %listener, address, cause, refusal, detail, lasted_ms, "never a session");
         let mut strangers = self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
         strangers.last = Some((listener.clone(), address.clone()));

@@ -96,14 +96,31 @@ impl Refusal {
     /// for the others, which are counted when the token is looked at.
     pub const fn of_known(denial: Denial) -> Option<Refusal> {
         match denial {
-            Denial::InUse => Some(Refusal::InUse),
-            Denial::Waiting => Some(Refusal::Waiting),
-            Denial::NoPlace => Some(Refusal::NoPlace),
-            Denial::HomeBusy => Some(Refusal::HomeBusy),
-            Denial::Store => Some(Refusal::Store),
-            Denial::TooOften => Some(Refusal::TooOften),
-            Denial::Crowded => Some(Refusal::Crowded),
+            Denial::InUse
+            | Denial::Waiting
+            | Denial::NoPlace
+            | Denial::HomeBusy
+            | Denial::Store
+            | Denial::TooOften
+            | Denial::Crowded => Some(Refusal::of(denial)),
             Denial::Webhook | Denial::WebhookFailed | Denial::Address | Denial::Full => None,
+        }
+    }
+
+    /// Returns the reason that ends a link with this denial.
+    pub const fn of(denial: Denial) -> Refusal {
+        match denial {
+            Denial::InUse => Refusal::InUse,
+            Denial::Waiting => Refusal::Waiting,
+            Denial::NoPlace => Refusal::NoPlace,
+            Denial::HomeBusy => Refusal::HomeBusy,
+            Denial::Store => Refusal::Store,
+            Denial::Webhook => Refusal::Webhook,
+            Denial::WebhookFailed => Refusal::WebhookFailed,
+            Denial::Address => Refusal::Address,
+            Denial::Full => Refusal::Full,
+            Denial::TooOften => Refusal::TooOften,
+            Denial::Crowded => Refusal::Crowded,
         }
     }
 
@@ -240,7 +257,7 @@ mod tests {
         for denial in Denial::ALL {
             let named = all.iter().filter(|it| it.denial() == Some(denial));
             assert!(named.map(|it| it.name()).eq([denial.name()]), "one name for one thing");
-            assert!(Refusal::of_known(denial).is_none_or(|it| it.denial() == Some(denial)));
+            assert_eq!(Refusal::of(denial).denial(), Some(denial));
         }
         assert!(all.iter().enumerate().all(|(place, it)| it.index() == place));
         let (verdicts, others) = all.split_at(12);
