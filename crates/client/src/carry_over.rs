@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use systole_core::Policy;
 use systole_core::witness::Past;
 
-use crate::FlushError;
 use crate::old_flow::OldFlow;
-use crate::shared::FlushReply;
+use crate::shared::{FlushAnswer, FlushReply, Shared};
 
 /// The application's settings for every link, and the record of the previous link.
 #[derive(Debug, Default)]
@@ -22,16 +21,19 @@ pub(crate) struct CarryOver {
     pub(crate) old_flow: Option<OldFlow>,
     /// Whether the last link ended before all its messages were acknowledged.
     pub(crate) undelivered: bool,
-    /// Whether messages were lost with a link and no flush has reported it yet.
-    pub(crate) unreported_loss: bool,
+    /// Number of times that messages were lost with a link.
+    pub(crate) losses: u64,
 }
 
 impl CarryOver {
+    /// Returns whether messages were lost of which the application does not know.
+    pub(crate) fn has_unreported_loss(&self, shared: &Shared) -> bool {
+        shared.reported_losses() < self.losses
+    }
+
     /// Answers a flush on a link that has ended, and its messages with it.
-    pub(crate) fn refuse_flush(&mut self, reply: FlushReply) {
+    pub(crate) fn refuse_flush(&self, reply: FlushReply) {
         // A canceled flush reports nothing.
-        if reply.send(Err(FlushError::Lost)).is_ok() {
-            self.unreported_loss = false;
-        }
+        let _ = reply.send(FlushAnswer::Lost { losses: self.losses });
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::begin::Begin;
 use crate::driver::Driver;
-use crate::shared::{MAX_REQUESTS, Request, Shared};
+use crate::shared::{FlushAnswer, MAX_REQUESTS, Request, Shared};
 use crate::{CloseError, ConnectError, Ending, Event, FlushError, Options, SendError};
 
 /// A client, with a link to a server that is reestablished after a loss.
@@ -145,7 +145,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`FlushError`]. A loss of messages with a link is reported by the flushes that wait at
-    /// that moment, or else by the next flush, once.
+    /// that moment, and by each later one until one of them has returned the error.
     pub async fn flush(&self) -> Result<(), FlushError> {
         let link = self.shared.current_link().map_err(|error| match error {
             SendError::Closed => FlushError::Closed,
@@ -156,7 +156,14 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         let request = self.requests.send(Request::Flush { reply, link });
         request.await.map_err(|_| FlushError::Closed)?;
-        answer.await.unwrap_or(Err(FlushError::Closed))
+        match answer.await.map_err(|_| FlushError::Closed)? {
+            FlushAnswer::Acknowledged => Ok(()),
+            FlushAnswer::NoWindow => Err(FlushError::NoWindow),
+            FlushAnswer::Lost { losses } => {
+                self.shared.set_reported_losses(losses);
+                Err(FlushError::Lost)
+            }
+        }
     }
 
     /// Attaches these bytes to every heartbeat from now on, also on later links; empty for none.

@@ -266,7 +266,7 @@ async fn run_until_close<T>(
             request = requests.recv() => match request {
                 Some(Request::Send { cost, .. }) => {
                     carry_over.undelivered = true;
-                    carry_over.unreported_loss = true;
+                    carry_over.losses += 1;
                     shared.release(cost);
                 }
                 Some(Request::Flush { reply, .. }) => carry_over.refuse_flush(reply),

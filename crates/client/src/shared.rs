@@ -11,7 +11,7 @@ use systole_core::wire::{CloseReason, Codec, line, message1028};
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 use crate::mailbox::Mailbox;
-use crate::{Ending, Event, FlushError, SendError};
+use crate::{Ending, Event, SendError};
 
 /// Capacity of the request channel: large enough that a burst of small messages does not switch
 /// tasks for each.
@@ -24,7 +24,22 @@ pub(crate) const MAX_QUEUE_LEN: usize = 1 << 30;
 const CLOSING: u64 = u64::MAX;
 
 /// Where the answer to a flush goes.
-pub(crate) type FlushReply = oneshot::Sender<Result<(), FlushError>>;
+pub(crate) type FlushReply = oneshot::Sender<FlushAnswer>;
+
+/// The answer to a flush.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FlushAnswer {
+    /// The server has acknowledged all messages before the flush.
+    Acknowledged,
+    /// The session has no window.
+    NoWindow,
+    /// Messages were lost with a link. `losses` is [`CarryOver::losses`] at that time, which the
+    /// flush reports to [`Shared::set_reported_losses`] when it returns: a canceled flush may have
+    /// its answer already, and its caller does not know of it.
+    ///
+    /// [`CarryOver::losses`]: crate::carry_over::CarryOver::losses
+    Lost { losses: u64 },
+}
 
 /// A request of the application to the driver.
 #[derive(Debug)]
@@ -60,6 +75,8 @@ pub(crate) struct Shared {
     max_message: AtomicUsize,
     /// Number of the established link, from 1; 0 if there is none, [`CLOSING`] at the end.
     link: AtomicU64,
+    /// Number of losses of messages of which the application knows.
+    reported_losses: AtomicU64,
     closed: AtomicBool,
     /// How the client ended; not set by a task that was canceled.
     ending: OnceLock<Ending>,
@@ -79,6 +96,7 @@ impl Shared {
             piece_len: AtomicUsize::new(PIECE),
             max_message: AtomicUsize::new(usize::MAX),
             link: AtomicU64::new(0),
+            reported_losses: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             ending: OnceLock::new(),
         }
@@ -186,6 +204,16 @@ impl Shared {
         self.closed.store(true, Ordering::Release);
         self.queue.close();
         self.arrived.notify_one();
+    }
+
+    /// Records that the application knows of this many losses of messages, or of more.
+    pub(crate) fn set_reported_losses(&self, losses: u64) {
+        self.reported_losses.fetch_max(losses, Ordering::Relaxed);
+    }
+
+    /// Returns the number of losses of messages of which the application knows.
+    pub(crate) fn reported_losses(&self) -> u64 {
+        self.reported_losses.load(Ordering::Relaxed)
     }
 
     /// Returns `cost` permits to the send queue.

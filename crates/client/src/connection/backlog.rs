@@ -8,10 +8,9 @@ use systole_core::wire::DataKind;
 use systole_core::{Machine, Time};
 
 use super::Connection;
-use crate::FlushError;
 use crate::begin::Begin;
 use crate::carry_over::CarryOver;
-use crate::shared::{FlushReply, Shared};
+use crate::shared::{FlushAnswer, FlushReply, Shared};
 
 /// Number of waiting flushes up to which canceled ones are kept. Beyond it they are removed, so
 /// that an application that cancels flushes for ever does not fill the memory.
@@ -92,7 +91,7 @@ impl Backlog {
             && let Some(flush) = self.flushes.pop_front()
         {
             // A canceled flush wants no answer.
-            let _ = flush.reply.send(Ok(()));
+            let _ = flush.reply.send(FlushAnswer::Acknowledged);
         }
     }
 }
@@ -146,11 +145,17 @@ impl<T: Begin> Connection<T> {
     }
 
     /// Handles a flush of the application.
-    pub(super) fn flush(&mut self, now: Time, reply: FlushReply, carry_over: &mut CarryOver) {
+    pub(super) fn flush(
+        &mut self,
+        now: Time,
+        reply: FlushReply,
+        carry_over: &CarryOver,
+        shared: &Shared,
+    ) {
         if !self.backlog.has_window {
             // A canceled flush wants no answer.
-            let _ = reply.send(Err(FlushError::NoWindow));
-        } else if carry_over.unreported_loss {
+            let _ = reply.send(FlushAnswer::NoWindow);
+        } else if carry_over.has_unreported_loss(shared) {
             carry_over.refuse_flush(reply);
         } else {
             self.backlog.add_flush(reply);
@@ -184,7 +189,8 @@ impl<T: Begin> Connection<T> {
         let backlog = std::mem::take(&mut self.backlog);
         let sent = backlog.waiting.is_empty();
         let acknowledged = backlog.has_window && backlog.is_settled();
-        carry_over.unreported_loss |= backlog.has_window && !acknowledged;
+        // Without a window nobody knows, and a flush on a later link must not vouch for them.
+        carry_over.losses += u64::from(self.has_sent && !acknowledged);
         backlog.flushes.into_iter().for_each(|flush| carry_over.refuse_flush(flush.reply));
         shared.release(backlog.waiting.iter().map(|waiting| waiting.cost).sum());
         shared.set_window(None);
@@ -221,6 +227,6 @@ mod tests {
         backlog.acknowledged = 5_000;
         backlog.answer_flushes();
         let done = answers.iter_mut().filter_map(|answer| answer.try_recv().ok());
-        assert_eq!(done.collect::<Vec<_>>(), [Ok(()); 6]);
+        assert_eq!(done.collect::<Vec<_>>(), [FlushAnswer::Acknowledged; 6]);
     }
 }

@@ -20,14 +20,16 @@ impl<T: Begin> Connection<T> {
     ) {
         match request {
             Some(Request::Send { cost, link, .. }) if link != self.link_number => {
-                carry_over.unreported_loss = true;
+                carry_over.losses += 1;
                 shared.release(cost);
             }
             Some(Request::Send { bytes, cost, .. }) => self.send(now, bytes, cost),
             Some(Request::Flush { reply, link }) if link != self.link_number => {
                 carry_over.refuse_flush(reply);
             }
-            Some(Request::Flush { reply, .. }) => self.flush(now, reply, carry_over),
+            Some(Request::Flush { reply, .. }) => {
+                self.flush(now, reply, carry_over, shared);
+            }
             Some(Request::HeartbeatData(bytes)) => {
                 self.link.handle(now, World::Command(LinkCommand::HeartbeatData(&bytes)));
                 carry_over.heartbeat_data = bytes;

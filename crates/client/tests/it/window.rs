@@ -254,6 +254,57 @@ async fn a_flush_on_a_link_that_is_cut_fails_and_the_loss_is_reported_once() {
 }
 
 #[tokio::test]
+async fn a_loss_whose_report_nobody_took_is_reported_by_the_next_flush() {
+    let server = server(4, Takes::ByCommand).await;
+    let (client, mut peer) = connect(&server, options()).await;
+    client.try_send(&message(0)).unwrap();
+    let mut flushes = [(); 2].map(|()| Box::pin(client.flush()));
+    for flush in &mut flushes {
+        assert_eq!(now(flush.as_mut()).await, None);
+    }
+    peer.until_messages(1).await;
+    drop(peer);
+    let reconnected = until(&client, |event| matches!(event, Event::Reconnected { .. }));
+    let (mut peer, _) = tokio::join!(server.welcome(2), reconnected);
+    // Both have their answers, and are canceled before they can return them.
+    drop(flushes);
+    assert_eq!(soon(client.flush()).await, Err(FlushError::Lost));
+    assert_eq!(soon(client.flush()).await, Ok(()), "a report that was taken is the last");
+    // The report of an earlier loss does not stand for a later one.
+    client.try_send(&message(0)).unwrap();
+    let mut late = Box::pin(client.flush());
+    assert_eq!(now(late.as_mut()).await, None);
+    peer.until_messages(1).await;
+    drop(peer);
+    let reconnected = until(&client, |event| matches!(event, Event::Reconnected { .. }));
+    let (mut peer, _) = tokio::join!(server.welcome(3), reconnected);
+    client.try_send(&message(0)).unwrap();
+    peer.until_messages(1).await;
+    drop(peer);
+    let reconnected = until(&client, |event| matches!(event, Event::Reconnected { .. }));
+    let (_peer, _) = tokio::join!(server.welcome(4), reconnected);
+    assert_eq!(soon(late).await, Err(FlushError::Lost));
+    assert_eq!(soon(client.flush()).await, Err(FlushError::Lost));
+    assert_eq!(soon(client.flush()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_flush_does_not_vouch_for_messages_of_a_link_without_a_window() {
+    let mut server = server(4, Takes::AtOnce).await;
+    let window = server.window.take();
+    let (client, mut peer) = connect(&server, options()).await;
+    client.try_send(&message(0)).unwrap();
+    assert_eq!(soon(client.flush()).await, Err(FlushError::NoWindow));
+    peer.until_messages(1).await;
+    server.window = window;
+    drop(peer);
+    let reconnected = until(&client, |event| matches!(event, Event::Reconnected { .. }));
+    let (_peer, _) = tokio::join!(server.welcome(2), reconnected);
+    assert_eq!(soon(client.flush()).await, Err(FlushError::Lost));
+    assert_eq!(soon(client.flush()).await, Ok(()));
+}
+
+#[tokio::test]
 async fn canceled_calls_lose_nothing_and_double_nothing() {
     let server = server(2, Takes::ByCommand).await;
     let mut options = options();
