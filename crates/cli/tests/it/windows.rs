@@ -144,6 +144,24 @@ fn a_session_whose_window_is_full_is_busy_until_its_client_takes() {
 }
 
 #[test]
+fn a_client_that_was_busy_is_asked_for_the_acknowledgement_that_makes_room() {
+    let window = "window_bytes = \"1KiB\"\nshortest_bound";
+    let config = unhurried().replacen("shortest_bound", window, 1);
+    let gateway = Gateway::start("windows-asked", &config);
+    let slow = Slow::start(&gateway, "slow");
+    gateway.sessions("&identity=slow", 1);
+    // Less than half of the window, of which a client says nothing before its next heartbeat.
+    let message = "m".repeat(450);
+    assert!(send(&gateway, &message));
+    slow.ask(Ask::Take(1));
+    assert_eq!(slow.answer(), message);
+    let longer = "n".repeat(600);
+    wait("room", || send(&gateway, &longer).then_some(()));
+    slow.ask(Ask::Take(1));
+    assert_eq!(slow.answer(), longer);
+}
+
+#[test]
 fn a_client_that_does_not_read_its_answers_comes_to_a_stop_itself() {
     let gateway = gateway("windows-stop");
     let slow = Slow::start(&gateway, "slow");

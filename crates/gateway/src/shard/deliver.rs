@@ -82,17 +82,24 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     }
 
     /// Sends a message on a link. Whoever sends from outside does not see what waits for the peer,
-    /// so nobody must end as a slow consumer for it: there must be room.
+    /// so nobody must end as a slow consumer for it: there must be room. Where the window has none,
+    /// the peer is asked to acknowledge.
     fn send_from_outside(&mut self, link: u32, message: &[u8]) -> Result<(), Unsendable> {
-        self.hub.machine().can_send(link, message)?;
-        if !self.traffic.sockets.has_room_for(link, message.len()) {
-            return Err(Unsendable::Busy);
-        }
-        let kind = DataKind::Eleven;
-        let input = link::World::Command(Command::Send { bytes: message, more: false, kind });
+        let command = match self.hub.machine().can_send(link, message) {
+            Ok(()) if self.traffic.sockets.has_room_for(link, message.len()) => {
+                Command::Send { bytes: message, more: false, kind: DataKind::Eleven }
+            }
+            // It may be tried again, which has a chance once the peer has acknowledged what it got.
+            // By itself it does so only with half of its window, or with a heartbeat.
+            Err(Unsendable::Busy) if self.traffic.sockets.has_room_for(link, 0) => Command::Flush,
+            Ok(()) | Err(Unsendable::Busy) => return Err(Unsendable::Busy),
+            Err(unsendable) => return Err(unsendable),
+        };
+        let is_sent = matches!(command, Command::Send { .. });
+        let input = link::World::Command(command);
         self.hub.handle(self.clock.now(), hub::World::Link { link, input });
         self.carry_out();
-        Ok(())
+        if is_sent { Ok(()) } else { Err(Unsendable::Busy) }
     }
 }
 
