@@ -13,7 +13,7 @@ use rustls::{
 };
 use sha2::{Digest, Sha256};
 
-use super::roots::ByRoots;
+use super::roots::{ByRoots, may_vouch};
 use super::server::Identity;
 use super::{TlsError, certificates, provider, vouching};
 use crate::transport::Tls;
@@ -82,7 +82,8 @@ impl ClientTls {
             Believe::System => Arc::new(ByRoots::new(system_roots()?, Vec::new())?),
             Believe::Roots(pem) => {
                 let given = certificates(pem)?;
-                Arc::new(ByRoots::new(vouching(given.clone())?, given)?)
+                let roots = given.iter().filter(|it| may_vouch(it)).cloned().collect();
+                Arc::new(ByRoots::new(vouching(roots)?, given)?)
             }
             Believe::Pinned(pin) => Arc::new(ByKey::new(Some(*pin))),
             Believe::Anyone => Arc::new(ByKey::new(None)),

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
 };
 use x509_parser::parse_x509_certificate;
-use x509_parser::prelude::{ASN1Time, X509Certificate};
+use x509_parser::prelude::{ASN1Time, X509Certificate, X509Version};
 
 use super::{Distrust, TlsError, provider};
 
@@ -21,7 +22,8 @@ use super::{Distrust, TlsError, provider};
 /// the one that was given, and its name, time and purpose are checked as those of any other.
 #[derive(Debug)]
 pub(super) struct ByRoots {
-    paths: Arc<WebPkiServerVerifier>,
+    /// `None` if there is no root.
+    paths: Option<Arc<WebPkiServerVerifier>>,
     given: Vec<CertificateDer<'static>>,
 }
 
@@ -31,9 +33,12 @@ impl ByRoots {
         roots: RootCertStore,
         given: Vec<CertificateDer<'static>>,
     ) -> Result<ByRoots, TlsError> {
+        if roots.is_empty() {
+            return Ok(ByRoots { paths: None, given });
+        }
         let paths = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider());
         let paths = paths.build().map_err(|error| TlsError::Certificate(error.to_string()))?;
-        Ok(ByRoots { paths, given })
+        Ok(ByRoots { paths: Some(paths), given })
     }
 }
 
@@ -50,7 +55,10 @@ impl ServerCertVerifier for ByRoots {
             check_alone(certificate, name, now)?;
             return Ok(ServerCertVerified::assertion());
         }
-        let found = self.paths.verify_server_cert(certificate, between, name, ocsp, now);
+        let Some(paths) = &self.paths else {
+            return Err(CertificateError::UnknownIssuer.into());
+        };
+        let found = paths.verify_server_cert(certificate, between, name, ocsp, now);
         found.map_err(|error| {
             let is_other = matches!(error, Error::InvalidCertificate(CertificateError::Other(_)));
             match is_other && is_authority(certificate) {
@@ -66,7 +74,8 @@ impl ServerCertVerifier for ByRoots {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.paths.verify_tls12_signature(message, certificate, signature)
+        let algorithms = provider().signature_verification_algorithms;
+        verify_tls12_signature(message, certificate, signature, &algorithms)
     }
 
     fn verify_tls13_signature(
@@ -75,11 +84,12 @@ impl ServerCertVerifier for ByRoots {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.paths.verify_tls13_signature(message, certificate, signature)
+        let algorithms = provider().signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, &algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.paths.supported_verify_schemes()
+        provider().signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -106,6 +116,12 @@ fn check_alone(
         return Err(CertificateError::InvalidPurpose.into());
     }
     verify_server_name(&parsed, name)
+}
+
+/// Returns whether a certificate that was given may vouch for others: it is that of an authority, or
+/// too old to say so (RFC 5280, 4.2.1.9). With the key of a server nobody may speak for another one.
+pub(super) fn may_vouch(certificate: &CertificateDer<'_>) -> bool {
+    details(certificate).is_none_or(|it| it.is_ca() || it.version() != X509Version::V3)
 }
 
 fn is_authority(certificate: &CertificateDer<'_>) -> bool {

@@ -131,6 +131,20 @@ fn a_certificate_given_itself_is_believed_for_its_names_its_time_and_its_purpose
 }
 
 #[test]
+fn who_holds_the_key_of_a_server_cannot_vouch_for_another_one() {
+    for is_ca in [rcgen::IsCa::NoCa, rcgen::IsCa::ExplicitNoCa] {
+        let mut params = CertificateParams::new(vec!["a.test".to_owned()]).unwrap();
+        params.is_ca = is_ca;
+        let server = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let (given, signed) = (server.pem(), Authority(server).sign("b.test"));
+        assert_eq!(distrust(&given, "b.test", &signed), Some(Distrust::UnknownIssuer));
+        let both = given + &Authority::new().pem();
+        assert_eq!(distrust(&both, "b.test", &signed), Some(Distrust::UnknownIssuer));
+        assert_eq!(distrust(&signed.chain, "b.test", &signed), None, "given itself");
+    }
+}
+
+#[test]
 fn a_certificate_that_is_not_believed_says_why() {
     let authority = Authority::new();
     let pair = authority.sign("a.test");
