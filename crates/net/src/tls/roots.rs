@@ -118,8 +118,9 @@ fn check_alone(
     verify_server_name(&parsed, name)
 }
 
-/// Returns whether a certificate that was given may vouch for others: it is that of an authority, or
-/// too old to say so (RFC 5280, 4.2.1.9). With the key of a server nobody may speak for another one.
+/// Returns whether a certificate that was given may vouch for others: it is that of an authority,
+/// or too old to say so (RFC 5280, 4.2.1.9). With the key of a server nobody may speak for another
+/// one.
 pub(super) fn may_vouch(certificate: &CertificateDer<'_>) -> bool {
     details(certificate).is_none_or(|it| it.is_ca() || it.version() != X509Version::V3)
 }
