@@ -20,6 +20,8 @@ enum Ask {
     Flush(usize),
     /// Send this many messages, whatever comes back.
     Send(usize),
+    /// Send one message of this many bytes, and take what comes back.
+    Large(usize),
 }
 
 /// A client in a thread of its own, which takes only the messages that it is asked to take.
@@ -77,6 +79,12 @@ async fn run(
                 let (flushed, back) = tokio::join!(sending, take(&client, count));
                 let in_order = (0..count).map(|number| number.to_string().into_bytes()).eq(back);
                 let _ = answers.send(format!("{flushed:?} {in_order}"));
+            }
+            Ask::Large(length) => {
+                let message: Vec<u8> = (0..length).map(|at| (at / 251) as u8).collect();
+                client.send(&message).await.expect("connected");
+                let back = take(&client, 1).await;
+                let _ = answers.send(format!("{}", back == [message]));
             }
             Ask::Send(count) => {
                 let client = client.clone();
@@ -172,6 +180,18 @@ fn a_client_that_does_not_read_its_answers_comes_to_a_stop_itself() {
     assert_eq!(gateway.get("/api/v1/presence/slow")["state"], "online");
     slow.ask(Ask::Take(1_000));
     (0..1_000).for_each(|number: u32| assert_eq!(slow.answer(), number.to_string()));
+    assert_eq!(gateway.get("/api/v1/presence/slow")["state"], "online");
+}
+
+/// It is longer than `window_bytes`, and than the outbox of a link without a window.
+#[test]
+fn a_large_message_comes_back_whole() {
+    let gateway = gateway("windows-large");
+    let client = Slow::start(&gateway, "slow");
+    for length in [200 << 10, 300 << 10, 4 << 20, 1, 4 << 20] {
+        client.ask(Ask::Large(length));
+        assert_eq!(client.answer(), "true", "{length} bytes");
+    }
     assert_eq!(gateway.get("/api/v1/presence/slow")["state"], "online");
 }
 

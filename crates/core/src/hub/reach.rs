@@ -48,6 +48,11 @@ impl Hub {
         rivals.filter_map(|rival| self.sessions.get(rival.place).and_then(Session::link)).collect()
     }
 
+    /// Returns whether the session on a link has a window, which bounds what waits for its peer.
+    pub fn has_window(&self, link: u32) -> bool {
+        self.slots.get(link).is_some_and(|slot| slot.peer.progress().is_some())
+    }
+
     /// Returns whether a message can be sent on a link now as it is: the link is established, its
     /// codec carries the message, no other is being sent there, and it may be kept until it is
     /// acknowledged.

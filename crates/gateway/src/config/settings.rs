@@ -53,7 +53,8 @@ pub struct Limits {
     /// pauses until a link ends.
     pub max_links: Option<NonZeroU64>,
     /// Maximum of bytes that wait to be sent on one link. A larger outbox tolerates slow readers
-    /// longer, but each of them takes that memory. A link that exceeds it ends as a slow consumer.
+    /// longer, but each of them takes that memory. A link that exceeds it ends as a slow consumer,
+    /// unless its session has a window, which is its limit then.
     pub outbox: u64,
     /// Maximum memory of the bytes that wait to be sent on all links together. Beyond it the link
     /// with the largest outbox ends as a slow consumer. More tolerates more slow readers at once.

@@ -71,7 +71,12 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 Output::Examine { route } => self.traffic.sockets.request_examination(link, route),
                 Output::Patience(patience) => self.traffic.sockets.follow(link, &patience),
                 Output::Session(event) => self.report(link, event),
-                Output::Event(Event::Established { .. }) => self.traffic.resume(link),
+                Output::Event(Event::Established { .. }) => {
+                    if self.hub.machine().has_window(link) {
+                        self.traffic.sockets.set_window(link);
+                    }
+                    self.traffic.resume(link);
+                }
                 Output::Event(Event::RoundTrip(rtt)) => {
                     self.distributions.rtt.observe(seconds(rtt));
                 }

@@ -56,13 +56,27 @@ const _: () = assert!(cfg!(debug_assertions) || size_of::<Conn<Layer>>() <= 24);
 #[derive(Debug)]
 pub(super) struct Note {
     pub(super) state: ConnState,
-    /// Whether the loop reads the socket in the next turn without an event.
-    unread: bool,
+    /// [`UNREAD`] and [`WINDOW`], in one byte: another one would add eight to each connection.
+    bits: u8,
 }
+
+/// The loop reads the socket in the next turn without an event.
+const UNREAD: u8 = 1;
+
+/// The session has a window.
+const WINDOW: u8 = 2;
 
 impl Note {
     /// The note of a socket that was just accepted.
-    pub(super) const NEW: Note = Note { state: ConnState::Open, unread: false };
+    pub(super) const NEW: Note = Note { state: ConnState::Open, bits: 0 };
+
+    const fn has(&self, bit: u8) -> bool {
+        self.bits & bit != 0
+    }
+
+    const fn set(&mut self, bit: u8, is_set: bool) {
+        self.bits = if is_set { self.bits | bit } else { self.bits & !bit };
+    }
 }
 
 /// The state of a connection's end.
@@ -170,7 +184,9 @@ impl<T: Transport> Sockets<T> {
         let conn = self.conns.get_mut(link);
         conn.filter(|conn| conn.note.state == ConnState::Waiting).is_some_and(|conn| {
             conn.note.state = ConnState::Open;
-            std::mem::take(&mut conn.note.unread)
+            let is_unread = conn.note.has(UNREAD);
+            conn.note.set(UNREAD, false);
+            is_unread
         })
     }
 
@@ -190,12 +206,20 @@ impl<T: Transport> Sockets<T> {
 
     /// Whether the loop reads this socket in the next turn without an event.
     pub(super) fn is_unread(&self, link: u32) -> bool {
-        self.conns.get(link).is_some_and(|conn| conn.note.unread)
+        self.conns.get(link).is_some_and(|conn| conn.note.has(UNREAD))
     }
 
     pub(super) fn set_unread(&mut self, link: u32, unread: bool) {
         if let Some(conn) = self.conns.get_mut(link) {
-            conn.note.unread = unread;
+            conn.note.set(UNREAD, unread);
+        }
+    }
+
+    /// Notes that the session of a link has a window: it bounds what is queued, instead of the
+    /// limit of outboxes. What a message of the window needs may be more than that.
+    pub(super) fn set_window(&mut self, link: u32) {
+        if let Some(conn) = self.conns.get_mut(link) {
+            conn.note.set(WINDOW, true);
         }
     }
 
@@ -298,7 +322,9 @@ impl<T: Transport> Sockets<T> {
         let Some(conn) = self.conns.get_mut(link) else {
             return;
         };
-        if conn.queue(&self.gathered, &self.frames, taken, self.outbox_limit).is_err() {
+        // Whatever its limit, an outbox counts in the memory of all.
+        let limit = if conn.note.has(WINDOW) { usize::MAX } else { self.outbox_limit };
+        if conn.queue(&self.gathered, &self.frames, taken, limit).is_err() {
             self.feedback.push_back((link, Feedback::Overflowed));
         }
         self.count_outbox(link);
