@@ -71,12 +71,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 Output::Examine { route } => self.traffic.sockets.request_examination(link, route),
                 Output::Patience(patience) => self.traffic.sockets.follow(link, &patience),
                 Output::Session(event) => self.report(link, event),
-                Output::Event(Event::Established { .. }) => {
-                    if self.hub.machine().has_window(link) {
-                        self.traffic.sockets.set_window(link);
-                    }
-                    self.traffic.resume(link);
-                }
+                Output::Event(Event::Established { .. }) => self.serve(link),
                 Output::Event(Event::RoundTrip(rtt)) => {
                     self.distributions.rtt.observe(seconds(rtt));
                 }
@@ -108,6 +103,14 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 Output::Admit => {}
             }
         }
+    }
+
+    /// Begins the time of a link in which its socket is read and data is sent.
+    fn serve(&mut self, link: u32) {
+        if self.hub.machine().has_window(link) {
+            self.traffic.sockets.set_window(link);
+        }
+        self.traffic.resume(link);
     }
 
     /// Feeds the hub one answer, one result of its outputs, or one send of the logic. Returns false
