@@ -20,6 +20,10 @@ use crate::wire::Malformed;
 /// until it is acknowledged, so there must be a limit; lists and pictures fit.
 pub const MAX_MESSAGE: u32 = 16 * 1024 * 1024;
 
+/// The memory that a kept message takes beside its bytes, about: its place in a queue that doubles,
+/// and what an allocator adds. Without it, short messages would fill the memory uncounted.
+pub const KEPT_MEMORY: usize = 64;
+
 /// How much one end may send that is not acknowledged yet, as WELCOME has told.
 ///
 /// A message that is longer than `bytes` may go too, when no other is unacknowledged.
@@ -209,6 +213,11 @@ impl Outgoing {
     /// Returns the bytes of the messages that are kept.
     pub fn bytes(&self) -> usize {
         self.kept.as_ref().map_or(0, |kept| kept.bytes)
+    }
+
+    /// Returns the memory that the messages take which are kept.
+    pub fn memory(&self) -> usize {
+        self.bytes() + self.unacknowledged() * KEPT_MEMORY
     }
 
     /// Returns the messages that are kept, the oldest first.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use super::*;
 use crate::random::Random;
-use crate::window::Limits;
+use crate::window::{KEPT_MEMORY, Limits};
 use crate::wire::WINDOWS;
 
 const LIMIT: usize = 100_000;
@@ -70,7 +70,7 @@ fn the_link_that_keeps_most_gives_way_and_the_sum_is_kept_exactly() {
             let bytes = &bytes[..length];
             let send = link::Command::Send { bytes, more: false, kind: DataKind::Eleven };
             hub.handle(Time::ZERO, World::Link { link, input: link::World::Command(send) });
-            kept[link as usize] += length;
+            kept[link as usize] += length + KEPT_MEMORY;
             for (gone, cause) in ended(&mut hub) {
                 assert_eq!(cause, Cause::SlowConsumer);
                 assert!(gone != 0 || kept[0] > 40_000, "seed {seed}, step {step}");
@@ -87,4 +87,23 @@ fn the_link_that_keeps_most_gives_way_and_the_sum_is_kept_exactly() {
         }
         assert!(alive.len() < 8 && alive.contains(&0), "seed {seed}");
     }
+}
+
+#[test]
+fn messages_without_bytes_take_memory_too() {
+    let mut hub = hub();
+    (0..2).for_each(|link| welcome(&mut hub, link));
+    let mut ends = Vec::new();
+    for count in 1..=1_000 {
+        for link in 0..2 {
+            let send = link::Command::Send { bytes: b"", more: false, kind: DataKind::Eleven };
+            hub.handle(Time::ZERO, World::Link { link, input: link::World::Command(send) });
+            ends.extend(ended(&mut hub));
+        }
+        if ends.is_empty() {
+            let window_bytes = hub.machine().counters().window_bytes;
+            assert_eq!(window_bytes, (2 * count * KEPT_MEMORY) as u64);
+        }
+    }
+    assert_eq!(ends, [(0, Cause::SlowConsumer)]);
 }

@@ -152,10 +152,10 @@ impl Conversation {
         self.window().is_some()
     }
 
-    /// Returns the bytes that wait for the peer's acknowledgement.
+    /// Returns the memory of what waits for the peer's acknowledgement, in bytes.
     #[inline]
     pub(in crate::link) fn kept_bytes(&self) -> usize {
-        self.window().map_or(0, |window| window.outgoing.bytes())
+        self.window().map_or(0, |window| window.outgoing.memory())
     }
 
     /// Returns whether a message of this length may be sent now.

@@ -6,7 +6,7 @@ use alloc::vec;
 
 use super::*;
 use crate::random::Random;
-use crate::window::{Limits, MAX_MESSAGE};
+use crate::window::{KEPT_MEMORY, Limits, MAX_MESSAGE};
 use crate::wire::{Beat, Decoder, Malformed, Rider};
 
 const CLIENT: usize = 0;
@@ -116,7 +116,8 @@ impl End {
     /// Returns the bytes that are kept, and the messages.
     fn kept(&self) -> (usize, u64) {
         let (sent, acknowledged) = self.link.progress().unwrap();
-        (self.link.peer.kept_bytes(), sent - acknowledged)
+        let messages = sent - acknowledged;
+        (self.link.peer.kept_bytes() - messages as usize * KEPT_MEMORY, messages)
     }
 }
 
