@@ -49,8 +49,7 @@ const HOLD_UNTIL_RELEASED: Span = Span::from_secs(1 << 32);
 
 /// The window that is offered: WELCOME says how large it is. A message counts as taken when the
 /// application has received its event.
-const WINDOWS: Windows =
-    Windows { limits: Limits { messages: 1, bytes: 1 }, takes: Takes::ByCommand };
+const WINDOWS: Windows = Windows::new(Limits { messages: 1, bytes: 1 }, Takes::ByCommand);
 
 /// How a link ended.
 pub(crate) enum LinkEnd {

@@ -153,7 +153,7 @@ impl EventTranslator {
             LinkEvent::RoundTrip(rtt) if self.report_round_trips => {
                 shared.publish(Event::RoundTrip(rtt))
             }
-            LinkEvent::RoundTrip(_) | LinkEvent::Acknowledged => {}
+            LinkEvent::RoundTrip(_) | LinkEvent::Acknowledged | LinkEvent::NotResumed(_) => {}
             LinkEvent::HeartbeatSent { beat, sequence, number } => {
                 if beat == BeatKind::Ping {
                     if self.unanswered.len() >= MAX_UNANSWERED {

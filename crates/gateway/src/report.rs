@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use systole_core::flight::Flight;
-use systole_core::hub::Presence;
+use systole_core::hub::{Absence, Presence};
 use systole_core::link::BeatKind;
 use systole_core::wire::{BootId, InstanceId};
 use systole_core::{Span, Time, session};
@@ -145,6 +145,20 @@ impl Subject {
             boot_id: presence.boot_id,
             instance_id: presence.instance_id,
             established: presence.established.is_some(),
+        }
+    }
+
+    /// Returns the subject of a session that is away.
+    pub fn absent(absence: &Absence<'_>) -> Subject {
+        Subject {
+            session: absence.session,
+            epoch: absence.epoch,
+            identity: absence.identity.into(),
+            listener: absence.listener,
+            address: absence.address,
+            boot_id: absence.boot_id,
+            instance_id: absence.instance_id,
+            established: true,
         }
     }
 }

@@ -17,6 +17,7 @@ mod listening;
 mod login;
 mod moving;
 mod opening;
+mod resume;
 pub(crate) mod shard_loop;
 mod sockets;
 mod streams;

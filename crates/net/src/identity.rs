@@ -1,7 +1,8 @@
-//! Identity of this machine and this process: the two numbers that each end sends to the other.
+//! Identity of this machine, this process and a session: numbers that nobody else has.
 
 use std::io;
 
+use systole_core::resume::{TOKEN, Token};
 use systole_core::wire::{BootId, InstanceId};
 
 /// Environment variable that overrides the boot id, so that tests can simulate a reboot.
@@ -29,6 +30,16 @@ pub fn instance_id() -> io::Result<InstanceId> {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(io::Error::other)?;
     Ok(InstanceId(bytes))
+}
+
+/// Returns a token with which a session can be resumed.
+///
+/// # Errors
+/// The system has no random bytes; do not retry.
+pub fn resume_token() -> io::Result<Token> {
+    let mut bytes = [0; TOKEN];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(Token(bytes))
 }
 
 /// Parses a UUID: 32 hexadecimal digits, with dashes anywhere between them.

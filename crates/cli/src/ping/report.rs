@@ -420,9 +420,11 @@ fn session_text(event: &session::Event) -> Option<String> {
             format!("the server hangs, the link is kept: {cause}")
         }
         session::Event::Retuned(policy) => format!("the server changed the policy: {policy}"),
-        session::Event::Joined { .. } | session::Event::Left(_) | session::Event::Moved { .. } => {
-            return None;
-        }
+        session::Event::Joined { .. }
+        | session::Event::Left(_)
+        | session::Event::Moved { .. }
+        | session::Event::Away { .. }
+        | session::Event::Resumed { .. } => return None,
     })
 }
 

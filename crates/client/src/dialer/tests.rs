@@ -77,7 +77,7 @@ fn answer(listener: TcpListener, frame: Option<Frame<'static>>) -> JoinHandle<Ve
 
 fn welcome() -> Frame<'static> {
     Frame::Welcome(Welcome {
-        resumed: false,
+        resumption: systole_core::wire::Resumption::NotAsked,
         windows: None,
         boot_id: BootId::default(),
         instance_id: InstanceId::default(),

@@ -28,7 +28,7 @@ fn quiet() -> Policy {
 async fn server(messages: u32, takes: Takes) -> Server {
     let mut server = Server::bind(Codec::Native, quiet()).await;
     let limits = Limits { messages, bytes: 1 << 20 };
-    server.window = Some(Windows { limits, takes });
+    server.window = Some(Windows::new(limits, takes));
     server
 }
 
@@ -191,7 +191,7 @@ async fn the_client_asks_for_the_acknowledgement_that_it_waits_for() {
     let mut server = server(100, Takes::ByCommand).await;
     let bytes = (4 * LEN + LEN / 2) as u32;
     let limits = Limits { messages: 100, bytes };
-    server.window = Some(Windows { limits, takes: Takes::ByCommand });
+    server.window = Some(Windows::new(limits, Takes::ByCommand));
     let (client, mut peer) = connect(&server, options()).await;
     (0..6).for_each(|number| client.try_send(&message(number)).unwrap());
     let mut flush = pin!(client.flush());

@@ -270,7 +270,7 @@ impl Hub {
     }
 
     /// Puts a session in force that has its epoch, in the place of those that are too many.
-    pub(super) fn owned(&mut self, now: Time, session: u64, epoch: u64, token: Token) {
+    pub(super) fn owned(&mut self, now: Time, session: u64, epoch: u64, token: Option<Token>) {
         let Some((link, place, heard_at)) = self.unowned_at(session) else {
             return;
         };
@@ -302,7 +302,6 @@ impl Hub {
             let millis = now.since(slot.peer.flight().opened()).as_millis();
             slot.established = u32::try_from(millis).map_or(u32::MAX, |ms| ms.saturating_add(1));
         }
-        let token = Some(token);
         self.handle_metered(now, link, link::Answer::Admitted { key, token });
     }
 

@@ -74,6 +74,11 @@ impl Hub {
         self.unowned_at(session).is_some()
     }
 
+    /// Returns whether the peer of a link waits for the answer to this admission.
+    pub fn awaits_answer(&self, link: u32, admission: u32) -> bool {
+        self.awaits(link, admission).is_some()
+    }
+
     /// Returns the link and the place of a session that waits for its epoch, and when it logged in.
     pub(super) fn unowned_at(&self, session: u64) -> Option<(u32, Place, Span)> {
         let link = self.sessions.find(session).filter(|it| it.epoch() == 0)?.link()?;

@@ -158,8 +158,8 @@ pub enum Answer {
         /// The session's epoch: higher than any that any shard has given before, and so never 0.
         epoch: u64,
         /// A token with which the session can be resumed: new, from the random numbers of the
-        /// system.
-        token: Token,
+        /// system. `None` if it has none.
+        token: Option<Token>,
     },
     /// The answer to [`Output::Resume`]: the peer may have its session again. Ignored if the link no
     /// longer waits for it.

@@ -104,6 +104,7 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
         }
         2 => {
             let token = Token([chance.next_u32() as u8; 16]);
+            let token = (chance.below(2) == 0).then_some(token);
             return HubAnswer::Owned { session: chance.next_u64(), epoch: 9, token }.into();
         }
         3 => return HubAnswer::Examined { link, examination: examination(chance) }.into(),

@@ -509,7 +509,7 @@ impl Model {
                 // A newer login takes the place of the session of its identity.
                 let is_login = self.hubs[hub].machine().awaits_epoch(session);
                 self.may_lose |= is_login && !self.sessions.is_empty();
-                self.hub_handles(hub, Answer::Owned { session, epoch, token });
+                self.hub_handles(hub, Answer::Owned { session, epoch, token: Some(token) });
             }
             Asked::Resume { hub, link, admission } => {
                 self.hub_handles(hub, Answer::Resumed { link, admission, token });

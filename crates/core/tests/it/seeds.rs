@@ -235,14 +235,9 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
                         }
                         .into(),
                     ),
-                    hub::Output::Own { session, .. } => Some(
-                        hub::Answer::Owned {
-                            session,
-                            epoch: 1,
-                            token: systole_core::resume::Token([7; 16]),
-                        }
-                        .into(),
-                    ),
+                    hub::Output::Own { session, .. } => {
+                        Some(hub::Answer::Owned { session, epoch: 1, token: None }.into())
+                    }
                     hub::Output::Link { .. }
                     | hub::Output::GoHome { .. }
                     | hub::Output::Resume { .. }

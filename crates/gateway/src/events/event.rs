@@ -107,6 +107,27 @@ pub enum Body {
         /// The address before.
         from: String,
     },
+    /// The connection of a session has ended, and the session waits for another one.
+    Away {
+        /// The session, with the address of the connection.
+        #[serde(flatten)]
+        session: Session,
+        /// The verdict on the connection.
+        #[serde(flatten)]
+        end: End,
+        /// How long the session waits, in milliseconds.
+        lasts_ms: u64,
+    },
+    /// A session goes on on another connection.
+    Resumed {
+        /// The session, with its new address.
+        #[serde(flatten)]
+        session: Session,
+        /// How many messages to the client were dropped while it was away.
+        gap: u32,
+        /// How many messages the gateway sends again.
+        redelivered: u32,
+    },
     /// A shard did not run when it should have; all deadlines moved by the stall.
     Stalled {
         /// The index of the shard.
@@ -137,7 +158,7 @@ pub enum Body {
 
 impl Body {
     /// The kinds of events that are about one session.
-    pub const OF_SESSIONS: [&'static str; 10] = [
+    pub const OF_SESSIONS: [&'static str; 12] = [
         "join",
         "leave",
         "verdict_revised",
@@ -148,6 +169,8 @@ impl Body {
         "overdue",
         "retuned",
         "moved",
+        "away",
+        "resumed",
     ];
 
     /// Returns the kind, as in the JSON.
@@ -165,6 +188,8 @@ impl Body {
             Body::Overdue(_) => "overdue",
             Body::Retuned { .. } => "retuned",
             Body::Moved { .. } => "moved",
+            Body::Away { .. } => "away",
+            Body::Resumed { .. } => "resumed",
             Body::Stalled { .. } => "stalled",
             Body::AcceptingPaused { .. } => "accepting_paused",
             Body::AcceptingResumed { .. } => "accepting_resumed",
@@ -183,7 +208,9 @@ impl Body {
             | Body::Hung { session, .. }
             | Body::Overdue(session)
             | Body::Retuned { session, .. }
-            | Body::Moved { session, .. } => Some(session),
+            | Body::Moved { session, .. }
+            | Body::Away { session, .. }
+            | Body::Resumed { session, .. } => Some(session),
             Body::Outage(_)
             | Body::OutageOver(_)
             | Body::Stalled { .. }
@@ -220,6 +247,14 @@ impl Body {
                 Body::Retuned { session, policy: PolicyInfo::new(policy) }
             }
             session::Event::Moved { from } => Body::Moved { session, from: from.to_string() },
+            session::Event::Away { verdict, until } => {
+                let Parting { lasted, refusal, .. } = *parting;
+                let end = End::new(at_ms, verdict, lasted, refusal);
+                Body::Away { session, end, lasts_ms: until.since(verdict.at).as_millis() }
+            }
+            session::Event::Resumed { account: _, gap, redelivered } => {
+                Body::Resumed { session, gap: *gap, redelivered: *redelivered }
+            }
             session::Event::Left(verdict) => {
                 let Parting { lasted, refusal, .. } = *parting;
                 Body::Leave { session, end: End::new(at_ms, verdict, lasted, refusal) }
@@ -282,6 +317,15 @@ impl Body {
                 let Session { session, identity, listener, address, .. } = session;
                 let (bound_ms, bound) = bound_of(policy);
                 info!(session, %identity, %listener, address, bound_ms, bound, "retuned");
+            }
+            Body::Away { session, end, lasts_ms } => {
+                let Session { session, identity, listener, address, .. } = session;
+                let (cause, detail) = (end.cause, &*end.detail);
+                info!(session, %identity, %listener, address, cause, detail, lasts_ms, "away");
+            }
+            Body::Resumed { session, gap, redelivered } => {
+                let Session { session, identity, listener, address, .. } = session;
+                info!(session, %identity, %listener, address, gap, redelivered, "resumed");
             }
             Body::Moved { session, from } => {
                 let Session { session, identity, listener, address, .. } = session;

@@ -118,6 +118,7 @@ mod tests {
                 Event::Overdue { .. } => self.doubt = Some("overdue"),
                 Event::Recovered => (self.doubt, self.warned) = (None, false),
                 Event::Warned { .. } => self.warned = true,
+                Event::Away { .. } | Event::Resumed { .. } => panic!("not drawn"),
                 Event::Retuned(policy) => self.policy = Some(*policy),
                 Event::Moved { from } => {
                     assert_eq!(self.addresses.last(), Some(from), "an address is missing");

@@ -439,7 +439,7 @@ fn link_settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>
             logins: listener.sessions(),
             rates: listener.rates(),
             // Without a logic server, a message is taken when it has arrived.
-            window: listener.window().map(|limits| Windows { limits, takes: Takes::AtOnce }),
+            window: listener.window().map(|limits| Windows::new(limits, Takes::AtOnce)),
             ..Settings::new(listener.codec(), Side::Accepting, listener.policy())
         }
     };

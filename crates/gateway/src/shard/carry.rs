@@ -58,6 +58,15 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     self.own(link, admission, session);
                     continue;
                 }
+                hub::Output::Resume { link, admission, session } => {
+                    let reply = Reply::Resume { link, admission, session };
+                    self.traffic.answers.push_back(reply);
+                    continue;
+                }
+                hub::Output::Session { session, event } => {
+                    self.report_absent(session, event);
+                    continue;
+                }
             };
             match output {
                 Output::Transmit { bytes, lane } => {
@@ -82,7 +91,10 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     self.report_heartbeat(link, false, beat, sequence);
                 }
                 Output::Event(
-                    Event::HeartbeatData(_) | Event::Farewell { .. } | Event::Acknowledged,
+                    Event::HeartbeatData(_)
+                    | Event::Farewell { .. }
+                    | Event::Acknowledged
+                    | Event::NotResumed(_),
                 ) => {}
                 Output::Close(closing) => {
                     self.traffic.half_open.leaves(self.clock.now(), link);
@@ -131,9 +143,9 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 Reply::KeepOut { link, session, kept_out } => {
                     self.keep_out(link, session, &kept_out)
                 }
-                Reply::Own { session, epoch } => {
-                    let answer = hub::Answer::Owned { session, epoch };
-                    self.hub.handle(self.clock.now(), answer);
+                Reply::Own { session, epoch } => self.give_epoch(session, epoch),
+                Reply::Resume { link, admission, session } => {
+                    self.resume(link, admission, session);
                 }
             }
             return true;
@@ -224,7 +236,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.reports.send_heartbeat(Heartbeat { session, identity, sent, beat, sequence });
     }
 
-    fn count_verdict(&self, verdict: &Verdict) {
+    pub(super) fn count_verdict(&self, verdict: &Verdict) {
         if let Some(cell) = self.stats.verdicts.get(verdict.cause.index()) {
             cell.add(1);
         }

@@ -30,6 +30,8 @@ pub(super) enum Reply {
     KeepOut { link: u32, session: u64, kept_out: KeptOut },
     /// The session has this epoch.
     Own { session: u64, epoch: u64 },
+    /// The peer has shown the token of this session.
+    Resume { link: u32, admission: u32, session: u64 },
 }
 
 /// Maximum number of refusals that wait for their time, far more than a shard finds meanwhile.
@@ -246,7 +248,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         }
     }
 
-    fn close_banned(&mut self, link: u32, kept_out: &KeptOut) {
+    pub(super) fn close_banned(&mut self, link: u32, kept_out: &KeptOut) {
         let KeptOut { left, text } = kept_out;
         let goodbye = Goodbye { return_after: *left, ..CloseReason::Kicked.into() };
         let input = link::World::Command(link::Command::Close { goodbye, text });
@@ -281,7 +283,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             } else if let Some(kept_out) = banned {
                 self.keep_out(link, session, &kept_out);
             } else {
-                self.hub.handle(self.clock.now(), hub::Answer::Owned { session, epoch });
+                self.give_epoch(session, epoch);
             }
             self.carry_out();
         }

@@ -76,12 +76,9 @@ impl Bench {
                     let heard_at = Span::from_millis(self.now.as_millis());
                     World::Identified { link, admission, login: Login::claim(heard_at) }.into()
                 }
-                Some(Output::Own { session, .. }) => Answer::Owned {
-                    session,
-                    epoch: self.now.as_nanos() + 1,
-                    token: crate::resume::Token([7; 16]),
+                Some(Output::Own { session, .. }) => {
+                    Answer::Owned { session, epoch: self.now.as_nanos() + 1, token: None }.into()
                 }
-                .into(),
                 Some(Output::Link { link, output }) => {
                     self.seen.note(link as usize, output);
                     continue;

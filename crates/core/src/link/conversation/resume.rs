@@ -225,7 +225,7 @@ impl Resumable {
 
     /// Returns the bytes of the messages that wait.
     pub(crate) fn kept_bytes(&self) -> usize {
-        self.window.outgoing.bytes()
+        self.window.outgoing.memory()
     }
 
     /// Returns whether the right to resume the session was shown.

@@ -39,10 +39,7 @@ fn recorded() -> Vec<u8> {
                     );
                 }
                 Output::Own { session, .. } => {
-                    asked = Some(
-                        Answer::Owned { session, epoch: 1, token: crate::resume::Token([7; 16]) }
-                            .into(),
-                    );
+                    asked = Some(Answer::Owned { session, epoch: 1, token: None }.into());
                 }
                 Output::Link { .. }
                 | Output::GoHome { .. }

@@ -222,12 +222,9 @@ fn admit_all(hub: &mut Driver<Hub>, now: Time) {
                 hub::World::Identified { link, admission, login: hub::Login::claim(Span::ZERO) }
                     .into()
             }
-            hub::Output::Own { session, .. } => hub::Answer::Owned {
-                session,
-                epoch: 1,
-                token: systole_core::resume::Token([7; 16]),
+            hub::Output::Own { session, .. } => {
+                hub::Answer::Owned { session, epoch: 1, token: None }.into()
             }
-            .into(),
             hub::Output::Link { .. }
             | hub::Output::GoHome { .. }
             | hub::Output::Resume { .. }

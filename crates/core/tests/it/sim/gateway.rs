@@ -512,12 +512,7 @@ impl Gateway {
                 }
                 Some(session) => {
                     self.epoch += 1;
-                    hub::Answer::Owned {
-                        session,
-                        epoch: self.epoch,
-                        token: systole_core::resume::Token([7; 16]),
-                    }
-                    .into()
+                    hub::Answer::Owned { session, epoch: self.epoch, token: None }.into()
                 }
             };
             let waits = self.peer_of_link[link as usize] == Some(peer);

@@ -156,6 +156,7 @@ impl Client {
             Body::Retuned { session, policy } => {
                 self.change(session, |state| state.idle_ms = policy.idle_ms.unwrap());
             }
+            Body::Away { .. } | Body::Resumed { .. } => panic!("no session outlives its link"),
             Body::Warned { .. } | Body::Hung { .. } | Body::Overdue(_) => {}
             Body::Outage(_) | Body::OutageOver(_) | Body::Stalled { .. } => {}
             Body::AcceptingPaused { .. } | Body::AcceptingResumed { .. } => {}

@@ -1,0 +1,60 @@
+//! Sessions that outlive their links: who may resume, and what is told of a session that is away.
+
+use systole_core::{hub, session};
+use systole_net::identity::resume_token;
+
+use super::opening::Accept;
+use super::shard_loop::ShardLoop;
+use super::streams::Streams;
+use crate::bans::KeptOut;
+use crate::identity::Refusal;
+use crate::report::{Fact, Parting, Subject};
+
+impl<T: Accept> ShardLoop<Streams<T>> {
+    /// Gives a session its epoch, and a token with which it can be resumed.
+    pub(super) fn give_epoch(&mut self, session: u64, epoch: u64) {
+        let answer = hub::Answer::Owned { session, epoch, token: resume_token().ok() };
+        self.hub.handle(self.clock.now(), answer);
+    }
+
+    /// Lets a peer resume its session, unless it is banned.
+    pub(super) fn resume(&mut self, link: u32, admission: u32, session: u64) {
+        if let Some(kept_out) = self.banned_from(link, session) {
+            if self.hub.machine().awaits_answer(link, admission) {
+                self.close_banned(link, &kept_out);
+            }
+            return;
+        }
+        match resume_token() {
+            Ok(token) => {
+                let answer = hub::Answer::Resumed { link, admission, token };
+                self.hub.handle(self.clock.now(), answer);
+            }
+            Err(_) => self.refuse(link, admission, Refusal::Full),
+        }
+    }
+
+    /// Returns the ban of a peer that resumes a session: of the identity that has logged in, and of
+    /// the machine and address from which it comes now.
+    fn banned_from(&self, link: u32, session: u64) -> Option<KeptOut> {
+        let hub = self.hub.machine();
+        let known = hub.presence(link)?;
+        let former = hub.find(session).and_then(|former| hub.presence(former));
+        let away = hub.absence(session).map(|absence| absence.identity);
+        let identity = former.map(|former| former.identity).or(away)?;
+        self.traffic.bans.of_peer(identity, known.boot_id, known.address.ip())
+    }
+
+    /// Reports an event of a session that is away, and counts it.
+    pub(super) fn report_absent(&mut self, session: u64, event: session::Event) {
+        let Some(absence) = self.hub.machine().absence(session) else {
+            return;
+        };
+        let mut fact = Fact::new(self.clock.wall_ms(), Subject::absent(&absence), event);
+        if let session::Event::Left(verdict) = &event {
+            fact.parting = Parting::default();
+            self.count_verdict(verdict);
+        }
+        self.reports.send(fact);
+    }
+}
