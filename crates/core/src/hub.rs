@@ -245,6 +245,12 @@ impl Hub {
         self.slots.get(link).map_or(&[], |slot| slot.peer.token())
     }
 
+    /// Returns what the peer shows as the token of the session that it wants to resume, while it
+    /// waits for [`Answer::Resumed`]. It must not be logged.
+    pub fn shown(&self, link: u32) -> &[u8] {
+        self.slots.get(link).map_or(&[], |slot| slot.peer.shown())
+    }
+
     /// Returns the link if it waits for the answer to this admission.
     fn awaits(&self, link: u32, admission: u32) -> Option<&Slot> {
         let slot = self.slots.get(link)?;
@@ -300,9 +306,9 @@ impl Hub {
             Answer::Examined { link, examination } => {
                 self.handle_link(now, link, link::Answer::Examined(examination));
             }
-            Answer::Owned { session, epoch, token } => self.owned(now, session, epoch, token),
-            Answer::Resumed { link, admission, token } => {
-                self.resumed(now, link, admission, token);
+            Answer::Owned { session, epoch, fresh } => self.owned(now, session, epoch, fresh),
+            Answer::Resumed { link, admission, shown, fresh } => {
+                self.resumed(now, link, admission, (shown, fresh));
             }
         }
     }
@@ -377,7 +383,7 @@ impl Hub {
             self.forget_login(link);
         }
         if wishes {
-            self.seek_resumption(now, link);
+            self.seek_resumption(link);
         }
         if is_admission_over {
             self.end_turn(now, link);

@@ -74,8 +74,8 @@ impl Link {
         Link { settings, peer, outbound, random }
     }
 
-    /// Takes the session that this link was to resume and that is gone ([`Event::NotResumed`]): what
-    /// it has sent and is not acknowledged has arrived or not.
+    /// Takes the session that this link was to resume and that is gone ([`Event::NotResumed`]).
+    /// What it has sent and is not acknowledged has arrived or not.
     pub fn take_lapsed(&mut self) -> Option<Box<Resumable>> {
         self.peer.take_lapsed()
     }

@@ -24,7 +24,7 @@ pub const AWAY_SESSIONS: u32 = 100_000;
 
 /// How many sessions that ended while they were away are remembered, so that their clients are told
 /// why. Each takes about 50 bytes, and those of the last minutes matter.
-const LAPSED: usize = 4_096;
+pub(super) const LAPSED: usize = 4_096;
 
 /// A session that is away.
 #[derive(Debug)]

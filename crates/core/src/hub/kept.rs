@@ -30,7 +30,7 @@ pub(super) enum Holder {
 pub(super) struct Kept {
     bytes: usize,
     limit: usize,
-    /// The links and sessions that keep a step or more, with the number of steps: the largest first.
+    /// Those that keep a step or more, with the number of steps: the largest first.
     large: BTreeSet<(Reverse<usize>, Holder)>,
 }
 
@@ -43,7 +43,7 @@ impl Kept {
         self.bytes
     }
 
-    /// Counts what a link or session keeps now instead of before. Returns whether more is kept than may be.
+    /// Counts what is kept now instead of before. Returns whether more is kept than may be.
     #[inline]
     pub(super) fn count(&mut self, holder: Holder, before: usize, now: usize) -> bool {
         if before == now {
@@ -67,7 +67,7 @@ impl Kept {
 }
 
 impl Hub {
-    /// Ends the links and sessions that keep most, as slow consumers, until the others fit into the memory.
+    /// Ends those that keep most, as slow consumers, until the others fit into the memory.
     #[cold]
     pub(super) fn make_room_in_windows(&mut self, now: Time, holder: Holder) {
         while let Some(largest) = self.kept.must_give_way(holder) {

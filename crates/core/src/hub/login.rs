@@ -16,7 +16,7 @@ use crate::cause::Cause;
 use crate::denial::Denial;
 use crate::link::{self, Command, Goodbye, Logins};
 use crate::plain::{plain_enum, plain_struct};
-use crate::resume::Token;
+use crate::resume::Fresh;
 use crate::time::{Span, Time};
 use crate::wire::CloseReason;
 
@@ -270,7 +270,7 @@ impl Hub {
     }
 
     /// Puts a session in force that has its epoch, in the place of those that are too many.
-    pub(super) fn owned(&mut self, now: Time, session: u64, epoch: u64, token: Option<Token>) {
+    pub(super) fn owned(&mut self, now: Time, session: u64, epoch: u64, fresh: Option<Fresh>) {
         let Some((link, place, heard_at)) = self.unowned_at(session) else {
             return;
         };
@@ -302,7 +302,7 @@ impl Hub {
             let millis = now.since(slot.peer.flight().opened()).as_millis();
             slot.established = u32::try_from(millis).map_or(u32::MAX, |ms| ms.saturating_add(1));
         }
-        self.handle_metered(now, link, link::Answer::Admitted { key, token });
+        self.handle_metered(now, link, link::Answer::Admitted { key, fresh });
     }
 
     /// Sends a peer away for whose session there is no room. It may come back.

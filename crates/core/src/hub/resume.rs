@@ -8,7 +8,7 @@ use super::login::is_claimed_by;
 use super::sessions::{Place, Session};
 use super::{Hub, Slot};
 use crate::link::{self, Command, SessionKey};
-use crate::resume::{NotResumed, Token};
+use crate::resume::{Digest, Fresh, NotResumed};
 use crate::time::Time;
 use crate::wire::CloseReason;
 
@@ -23,10 +23,9 @@ enum Rejection {
 }
 
 impl Hub {
-    /// Looks whether the session can be resumed that a peer asks for, or sends the peer to the
-    /// session's shard.
+    /// Asks about a peer that wants to resume a session, or sends it to the session's shard.
     #[cold]
-    pub(super) fn seek_resumption(&mut self, now: Time, link: u32) {
+    pub(super) fn seek_resumption(&mut self, link: u32) {
         let Some(wish) = self.slots.get(link).and_then(|slot| slot.peer.wish()) else {
             return;
         };
@@ -34,10 +33,7 @@ impl Hub {
         if shard != self.sessions.shard() && self.identities.has_shard(shard) {
             return self.strangers.push_back(link);
         }
-        match self.judge(link) {
-            Ok(_) => self.resuming.push_back(link),
-            Err(rejection) => self.reject(now, link, rejection),
-        }
+        self.resuming.push_back(link);
     }
 
     /// Returns the shard to which a link goes: that of the session it resumes, or the home of its
@@ -48,37 +44,43 @@ impl Hub {
     }
 
     /// Resumes the session that a peer asks for, if that is still possible.
-    pub(super) fn resumed(&mut self, now: Time, link: u32, admission: u32, token: Token) {
+    pub(super) fn resumed(
+        &mut self,
+        now: Time,
+        link: u32,
+        admission: u32,
+        (shown, fresh): (Digest, Fresh),
+    ) {
         if self.awaits(link, admission).is_none_or(|slot| slot.peer.wish().is_none()) {
             return;
         }
-        match self.judge(link) {
-            Ok(place) => self.resume(now, link, place, token),
+        match self.judge(link, &shown) {
+            Ok(place) => self.resume(now, link, place, (shown, fresh)),
             Err(rejection) => self.reject(now, link, rejection),
         }
     }
 
     /// Returns the place of the session that a peer may resume.
-    fn judge(&self, link: u32) -> Result<Place, Rejection> {
+    fn judge(&self, link: u32, shown: &Digest) -> Result<Place, Rejection> {
         let unknown = Rejection::New(NotResumed::Unknown);
         let slot = self.slots.get(link).ok_or(unknown)?;
         let wish = slot.peer.wish().ok_or(unknown)?;
         let SessionKey { session, epoch } = wish.key;
-        let lapsed = self.away.lapsed().get(session, &wish.digest);
+        let lapsed = self.away.lapsed().get(session, shown);
         let place = self.sessions.place_of(session).ok_or(Rejection::New(lapsed))?;
         let is_meant =
             self.sessions.key(place).is_some_and(|key| key == SessionKey { session, epoch });
         let (listener, identity, expects) = match self.sessions.get(place).and_then(Session::link) {
             Some(former) => {
                 let of = self.slots.get(former).ok_or(unknown)?;
-                (of.listener, of.identity(), of.peer.expects(&wish.digest))
+                (of.listener, of.identity(), of.peer.expects(shown))
             }
             None => {
                 let away = self.away.get(place).ok_or(unknown)?;
                 if away.is_over() {
                     return Err(Rejection::New(lapsed));
                 }
-                (away.listener, away.identity(), away.resumable.expects(&wish.digest))
+                (away.listener, away.identity(), away.resumable.expects(shown))
             }
         };
         if !is_meant || listener != slot.listener {
@@ -102,7 +104,7 @@ impl Hub {
         }
     }
 
-    fn resume(&mut self, now: Time, link: u32, place: Place, token: Token) {
+    fn resume(&mut self, now: Time, link: u32, place: Place, (shown, fresh): (Digest, Fresh)) {
         if let Some(former) = self.sessions.get(place).and_then(Session::link) {
             self.run_link(now, former, |peer, _, out| peer.supersede(now, out));
         }
@@ -129,7 +131,7 @@ impl Hub {
         self.counters.resumed += 1;
         let session = (away.resumable, away.introduced);
         self.run_link(now, link, |peer, context, out| {
-            peer.resume(now, session, (key, token), context, out)
+            peer.resume(now, session, (key, shown, fresh), context, out)
         });
         if self.retuned.get(listener).is_some_and(|number| *number > away.commands)
             && let Some(policy) = self.listeners.get(listener).map(|settings| settings.policy)

@@ -10,7 +10,7 @@ use crate::kernel::Examination;
 use crate::link;
 use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
-use crate::resume::Token;
+use crate::resume::{Digest, Fresh};
 use crate::session;
 use crate::time::Span;
 use crate::wire::DataKind;
@@ -159,25 +159,27 @@ pub enum Answer {
         epoch: u64,
         /// A token with which the session can be resumed: new, from the random numbers of the
         /// system. `None` if it has none.
-        token: Option<Token>,
+        fresh: Option<Fresh>,
     },
-    /// The answer to [`Output::Resume`]: the peer may have its session again. Ignored if the link no
-    /// longer waits for it.
+    /// The answer to [`Output::Resume`]: the peer may have its session again, if the token is the
+    /// right one. Ignored if the link no longer waits for it.
     Resumed {
         /// The link's number.
         link: u32,
         /// The number of the admission.
         admission: u32,
+        /// The digest of what the peer has shown.
+        shown: Digest,
         /// The next token with which the session can be resumed.
-        token: Token,
+        fresh: Fresh,
     },
 }
 
 crate::plain::plain_enum! { Answer {
     0 => Deadline { 0: part }
     1 => Examined { link: link, examination: examination }
-    2 => Owned { session: session, epoch: epoch, token: token }
-    3 => Resumed { link: link, admission: admission, token: token }
+    2 => Owned { session: session, epoch: epoch, fresh: fresh }
+    3 => Resumed { link: link, admission: admission, shown: shown, fresh: fresh }
 } }
 
 /// An input of a [`Hub`](super::Hub).
@@ -279,8 +281,9 @@ pub enum Output<'a> {
         /// The session's number.
         session: u64,
     },
-    /// The peer has shown the token of this session: say whether it may come in, with
-    /// [`Answer::Resumed`], or [`World::Refused`] if it is banned. Nobody need be asked who it is.
+    /// The peer asks for this session, and shows what [`Hub::shown`](super::Hub::shown) returns:
+    /// digest that, and say whether the peer may come in, with [`Answer::Resumed`], or with
+    /// [`World::Refused`] if it is banned. Nobody need be asked who it is.
     Resume {
         /// The link's number.
         link: u32,
@@ -297,8 +300,9 @@ pub enum Output<'a> {
         /// The event.
         event: session::Event,
     },
-    /// The home of the peer's identity, or of the session that it resumes, is another shard: give the link to it with
-    /// [`World::HandOver`], or answer with [`World::Refused`] if that shard takes no link now.
+    /// The home of the peer's identity, or of the session that it resumes, is another shard: give
+    /// the link to it with [`World::HandOver`], or answer with [`World::Refused`] if that shard
+    /// takes no link now.
     GoHome {
         /// The link's number.
         link: u32,

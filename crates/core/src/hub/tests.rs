@@ -1,5 +1,6 @@
 //! Tests of the hub with many links: order, bounds and counters.
 
+mod away;
 mod flooding;
 mod granted;
 mod login;
@@ -102,7 +103,7 @@ fn admit(hub: &mut Driver<Hub>, now: Time, link: u32) {
     let admission = hub.machine().slots.get(link).map_or(0, |slot| slot.generation);
     hub.handle(now, World::Identified { link, admission, login: Login::claim(Span::ZERO) });
     let session = hub.machine().presence(link).map_or(0, |known| known.session);
-    hub.handle(now, Answer::Owned { session, epoch: 9, token: None });
+    hub.handle(now, Answer::Owned { session, epoch: 9, fresh: None });
 }
 
 /// Takes all outputs. Returns the number of lost links by cause, and the bytes sent.
@@ -865,11 +866,11 @@ fn a_login_has_two_halves_and_the_later_one_gets_the_later_epoch() {
             World::Identified { link, admission, login: Login::claim(Span::ZERO) },
         );
         assert_eq!(hub.poll_output(), None, "a session is opened once");
-        hub.handle(Time::ZERO, Answer::Owned { session, epoch, token: None });
+        hub.handle(Time::ZERO, Answer::Owned { session, epoch, fresh: None });
         drain(&mut hub);
         assert_eq!(hub.machine().find(session), Some(link));
         assert_eq!(hub.machine().presence(link).map(|known| known.epoch), Some(epoch));
-        hub.handle(Time::ZERO, Answer::Owned { session, epoch: 99, token: None });
+        hub.handle(Time::ZERO, Answer::Owned { session, epoch: 99, fresh: None });
         assert_eq!(hub.machine().presence(link).map(|known| known.epoch), Some(epoch));
     }
 }
@@ -926,7 +927,7 @@ fn a_peer_without_a_handshake_keeps_its_proved_identity() {
     let admission = ask(&mut hub, 0);
     hub.handle(Time::ZERO, World::Identified { link: 0, admission, login: proved_by("ada") });
     let session = hub.machine().presence(0).map_or(0, |known| known.session);
-    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9, token: None });
+    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9, fresh: None });
     drain(&mut hub);
     assert_eq!(hub.machine().presence(0).map(|known| known.identity), Some("ada"));
 }

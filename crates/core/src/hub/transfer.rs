@@ -127,7 +127,7 @@ impl Hub {
         if is_identified {
             self.go_on(now, link);
         } else if is_resuming {
-            self.seek_resumption(now, link);
+            self.seek_resumption(link);
         } else if awaits_admission {
             self.outbound.to(link).admit();
         }

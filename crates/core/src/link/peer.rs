@@ -1,22 +1,20 @@
 //! The compact part of a link; a gateway holds one per connection.
 
 mod incomplete;
+mod session;
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use super::conversation::{Conversation, Introduced, Resumable, Wish};
+use super::conversation::{Conversation, Introduced};
 use super::outbound::Writer;
-use super::{Answer, Command, Input, SessionKey, Settings, World};
+use super::{Answer, Command, Input, Settings, World};
 use crate::flight::Flight;
-use crate::hub::Proof;
 use crate::kernel::Examination;
 use crate::liveness::{Evidence, Liveness, Role};
 use crate::machine::{Deadline, Reason};
 use crate::plain::{Damage, Plain, Sink, Source, plain_struct};
 use crate::policy::Policy;
 use crate::random::Random;
-use crate::resume::{Digest, NotResumed, Token};
 use crate::time::{Span, Time};
 use crate::wire::Malformed;
 use crate::wire::decoder::{Decoder, Sealed};
@@ -147,98 +145,12 @@ impl Peer {
         match answer {
             Answer::Deadline => self.expire(now, context, out),
             Answer::Examined(examination) => self.examined(now, &examination, context, out),
-            Answer::Admitted { key, token } => {
-                let held = self.conversation.admit(now, (key, token), context, out);
+            Answer::Admitted { key, fresh } => {
+                let held = self.conversation.admit(now, (key, fresh), context, out);
                 self.handle_held(now, held, context, out)
             }
             Answer::Refused(denied) => self.conversation.refuse(now, denied, out),
         }
-    }
-
-    /// Gives a peer that waits for its admission the identity that it has, and forgets its token.
-    pub(crate) fn identify(&mut self, now: Time, proof: Proof<'_>, out: &mut Writer<'_>) -> Effect {
-        self.conversation.identify(now, proof, out)
-    }
-
-    /// Returns the token of a peer that waits until it is identified.
-    pub(crate) fn token(&self) -> &[u8] {
-        self.conversation.token()
-    }
-
-    /// Notes when the part of the handshake of a peer was complete of which it is known who it is.
-    pub(crate) fn log_in(&mut self, heard_at: Span) {
-        self.conversation.log_in(heard_at);
-    }
-
-    /// Returns what [`Peer::log_in`] has noted of a peer that waits for its admission.
-    pub(crate) fn login(&self) -> Option<Span> {
-        self.conversation.login()
-    }
-
-    /// Lets a peer that waits for its admission wait until this time for an older session to
-    /// answer; `None` ends the wait.
-    pub(crate) fn contest(&mut self, until: Option<Time>) -> Effect {
-        self.conversation.contest(until);
-        Effect::Rearm
-    }
-
-    /// Returns what the peer wishes to resume, while it waits.
-    pub(crate) fn wish(&self) -> Option<&Wish> {
-        self.conversation.wish()
-    }
-
-    /// Lets a peer whose session cannot be resumed wait for a new one.
-    pub(crate) fn refuse_resumption(&mut self, why: NotResumed, out: &mut Writer<'_>) -> Effect {
-        self.conversation.refuse_resumption(why, out);
-        Effect::None
-    }
-
-    /// Completes the handshake of a peer that resumes its session.
-    pub(crate) fn resume(
-        &mut self,
-        now: Time,
-        session: (Resumable, Introduced),
-        (key, token): (SessionKey, Token),
-        context: &mut Context<'_>,
-        out: &mut Writer<'_>,
-    ) -> Effect {
-        let held = self.conversation.resume(now, session, (key, token), context, out);
-        self.handle_held(now, held, context, out)
-    }
-
-    /// Lets the link resume this session with its handshake.
-    pub(super) fn set_resumable(&mut self, resumable: Box<Resumable>) {
-        self.conversation.set_resumable(resumable);
-    }
-
-    /// Takes the session that the link has left behind, or could not resume.
-    pub(crate) fn take_resumable(&mut self) -> Option<Box<Resumable>> {
-        self.conversation.take_resumable()
-    }
-
-    /// Takes the session that the peer could not resume.
-    pub(super) fn take_lapsed(&mut self) -> Option<Box<Resumable>> {
-        self.conversation.take_lapsed()
-    }
-
-    /// Returns whether the right to resume the session of this link was shown.
-    pub(crate) fn expects(&self, digest: &Digest) -> bool {
-        self.conversation.expects(digest)
-    }
-
-    /// Ends the link of a session that goes on on another one.
-    pub(crate) fn supersede(&mut self, now: Time, out: &mut Writer<'_>) -> Effect {
-        self.conversation.supersede(now, out)
-    }
-
-    /// Returns whether the peer waits for an older session to answer.
-    pub(crate) fn is_contesting(&self) -> bool {
-        self.conversation.is_contesting()
-    }
-
-    /// Returns whether the older session should have answered by now.
-    pub(crate) fn is_contest_over(&self, now: Time) -> bool {
-        self.conversation.is_contest_over(now)
     }
 
     /// Ends a link that is not established, in favour of another one.

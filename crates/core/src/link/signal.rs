@@ -5,7 +5,7 @@ use crate::denial::Denied;
 use crate::kernel::{Examination, Patience, SocketError};
 use crate::machine::{self, kinds_of_input};
 use crate::policy::Policy;
-use crate::resume::{NotResumed, Token};
+use crate::resume::{Fresh, NotResumed};
 use crate::session;
 use crate::time::Span;
 use crate::wire::{CloseReason, DataKind, Malformed};
@@ -73,7 +73,7 @@ pub enum Answer {
         key: SessionKey,
         /// A token with which the peer can resume it; `None` if nobody keeps sessions without a
         /// link.
-        token: Option<Token>,
+        fresh: Option<Fresh>,
     },
     /// The answer to [`Output::Admit`]: the peer is sent away. Ignored if nobody asked.
     Refused(Denied),
@@ -87,7 +87,7 @@ kinds_of_input!(World<'a>, Answer);
 impl Answer {
     /// The answer that admits a peer to a session that cannot be resumed.
     pub const fn admitted(key: SessionKey) -> Answer {
-        Answer::Admitted { key, token: None }
+        Answer::Admitted { key, fresh: None }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::link::{
 use crate::liveness::Role;
 use crate::policy::Policy;
 use crate::random::Random;
-use crate::resume::Token;
+use crate::resume::{Digest, Fresh, Token};
 use crate::wire::{BootId, CloseReason, Codec, DataKind, InstanceId, Malformed};
 
 fn bytes<'a>(chance: &mut Random, pool: &'a [u8]) -> &'a [u8] {
@@ -87,6 +87,11 @@ fn link_world<'a>(chance: &mut Random, pool: &'a [u8]) -> LinkWorld<'a> {
     })
 }
 
+fn fresh(chance: &mut Random) -> Fresh {
+    let [token, digest] = [0; 2].map(|_: u8| [chance.next_u32() as u8; 16]);
+    Fresh { token: Token(token), digest: Digest(digest) }
+}
+
 fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
     let (link, listener) = (chance.next_u32(), chance.next_u32() as u16);
     let address = if chance.below(2) == 0 {
@@ -99,13 +104,12 @@ fn input<'a>(chance: &mut Random, pool: &'a [u8]) -> hub::Input<'a> {
         0 => return HubAnswer::Deadline(HubPart::Common).into(),
         1 => return HubAnswer::Deadline(HubPart::Link(link)).into(),
         2 if chance.below(2) == 0 => {
-            let token = Token([chance.next_u32() as u8; 16]);
-            return HubAnswer::Resumed { link, admission: chance.next_u32(), token }.into();
+            let (shown, fresh) = (Digest([chance.next_u32() as u8; 16]), fresh(chance));
+            return HubAnswer::Resumed { link, admission: chance.next_u32(), shown, fresh }.into();
         }
         2 => {
-            let token = Token([chance.next_u32() as u8; 16]);
-            let token = (chance.below(2) == 0).then_some(token);
-            return HubAnswer::Owned { session: chance.next_u64(), epoch: 9, token }.into();
+            let fresh = (chance.below(2) == 0).then(|| fresh(chance));
+            return HubAnswer::Owned { session: chance.next_u64(), epoch: 9, fresh }.into();
         }
         3 => return HubAnswer::Examined { link, examination: examination(chance) }.into(),
         4 => HubWorld::Opened { link, listener, address },

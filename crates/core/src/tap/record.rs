@@ -111,7 +111,12 @@ impl Recorded for Hub {
     fn subject(output: &hub::Output<'_>) -> u64 {
         match output {
             hub::Output::Session { session, .. } => *session,
-            output => output.link().map_or(u64::MAX, u64::from),
+            hub::Output::Link { link, .. }
+            | hub::Output::Admit { link, .. }
+            | hub::Output::Own { link, .. }
+            | hub::Output::Resume { link, .. }
+            | hub::Output::GoHome { link, .. }
+            | hub::Output::HandedOver { link, .. } => u64::from(*link),
         }
     }
 

@@ -17,7 +17,7 @@ use systole_core::link::{
 };
 use systole_core::machine::Machine;
 use systole_core::random::Random;
-use systole_core::resume::{NotResumed, Token};
+use systole_core::resume::{Digest, Fresh, NotResumed, Token};
 use systole_core::session::Event;
 use systole_core::window::Limits;
 use systole_core::wire::{Codec, DataKind};
@@ -118,6 +118,13 @@ struct Model {
     may_lose: bool,
 }
 
+/// Stands for the SHA-256 of a shell.
+fn digest(token: &[u8]) -> Digest {
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(token).for_each(|(to, byte)| *to = !byte);
+    Digest(bytes)
+}
+
 fn hub_settings(shard: u8) -> hub::Settings {
     let windows =
         Windows { outlives: OUTLIVES, full: WhenFull::End, ..Windows::new(LIMITS, Takes::AtOnce) };
@@ -162,10 +169,10 @@ impl Model {
         self.random.below(most)
     }
 
-    fn token(&mut self) -> Token {
+    fn fresh(&mut self) -> Fresh {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.random.next_u64().to_le_bytes());
-        Token(bytes)
+        Fresh { token: Token(bytes), digest: digest(&bytes) }
     }
 
     fn step(&mut self) {
@@ -262,7 +269,10 @@ impl Model {
                             None
                         }
                         link::Output::Session(event) => Some(event),
-                        _ => continue,
+                        link::Output::Event(_)
+                        | link::Output::Examine { .. }
+                        | link::Output::Patience(_)
+                        | link::Output::Admit => continue,
                     };
                     let presence = self.hubs[hub].machine().presence(link).unwrap();
                     let (session, epoch) = (presence.session, presence.epoch);
@@ -317,7 +327,13 @@ impl Model {
                     known.is_over = true;
                 }
             }
-            _ => {}
+            Event::Suspect
+            | Event::Warned { .. }
+            | Event::Recovered
+            | Event::Overdue { .. }
+            | Event::Hung { .. }
+            | Event::Retuned(_)
+            | Event::Moved { .. } => {}
         }
     }
 
@@ -372,7 +388,11 @@ impl Model {
                     }
                 }
                 link::Output::Close(_) => is_over = true,
-                _ => {}
+                link::Output::Session(_)
+                | link::Output::Event(_)
+                | link::Output::Examine { .. }
+                | link::Output::Patience(_)
+                | link::Output::Admit => {}
             }
         }
         if is_gone {
@@ -496,7 +516,7 @@ impl Model {
             return;
         }
         let which = self.below(self.asked.len() as u64) as usize;
-        let token = self.token();
+        let fresh = self.fresh();
         match self.asked.swap_remove(which) {
             Asked::Admit { hub, link, admission } => {
                 let heard_at = Span::from_nanos(self.now.as_nanos());
@@ -509,10 +529,11 @@ impl Model {
                 // A newer login takes the place of the session of its identity.
                 let is_login = self.hubs[hub].machine().awaits_epoch(session);
                 self.may_lose |= is_login && !self.sessions.is_empty();
-                self.hub_handles(hub, Answer::Owned { session, epoch, token: Some(token) });
+                self.hub_handles(hub, Answer::Owned { session, epoch, fresh: Some(fresh) });
             }
             Asked::Resume { hub, link, admission } => {
-                self.hub_handles(hub, Answer::Resumed { link, admission, token });
+                let shown = digest(self.hubs[hub].machine().shown(link));
+                self.hub_handles(hub, Answer::Resumed { link, admission, shown, fresh });
             }
         }
     }

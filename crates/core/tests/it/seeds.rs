@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use systole_core::home::Homes;
+use systole_core::resume::{Digest, Fresh, Token};
 
 use systole_core::beacon::{self, BeaconHub, MAX_BEACONS};
 use systole_core::denial::Denial;
@@ -84,7 +85,11 @@ fn every_hub_input_is_in_the_record_seed() {
     let next_hop = Some(NextHop { is_peer: false, is_silent: true });
     let ended = false;
     let examination = Examination { tcp, error, ended, local_down, next_hop, queued: true };
-    let all: [hub::Input<'_>; 7] = [
+    let fresh = Fresh { token: Token([7; 16]), digest: Digest([8; 16]) };
+    let session = 0x0100_0005_0000_0003;
+    let all: [hub::Input<'_>; 9] = [
+        hub::Answer::Resumed { link: 0, admission: 7, shown: Digest([8; 16]), fresh }.into(),
+        hub::World::Session { session, command: Command::Taken { length: 7 } }.into(),
         hub::Answer::Examined { link: 0, examination }.into(),
         hub::Answer::Deadline(hub::Part::Link(0)).into(),
         hub::Answer::Deadline(hub::Part::Common).into(),
@@ -236,7 +241,7 @@ fn recorded(worlds: &[link::World<'_>], all: &[hub::Input<'_>]) -> Recorder<Hub>
                         .into(),
                     ),
                     hub::Output::Own { session, .. } => {
-                        Some(hub::Answer::Owned { session, epoch: 1, token: None }.into())
+                        Some(hub::Answer::Owned { session, epoch: 1, fresh: None }.into())
                     }
                     hub::Output::Link { .. }
                     | hub::Output::GoHome { .. }

@@ -203,7 +203,7 @@ impl World {
         while self.expected.len() > limit {
             self.expected.pop_first();
         }
-        self.handle(index, hub::Answer::Owned { session, epoch, token: None });
+        self.handle(index, hub::Answer::Owned { session, epoch, fresh: None });
     }
 
     fn handle<'a>(&mut self, index: usize, input: impl Into<hub::Input<'a>>) {

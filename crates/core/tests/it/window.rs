@@ -314,3 +314,36 @@ fn a_message_does_not_show_in_debug_output() {
     let shown = format!("{outgoing:?}");
     assert!(shown.contains("6 bytes") && !shown.contains("115"), "{shown}");
 }
+
+#[test]
+fn what_is_asked_for_behind_a_full_window_is_asked_for_by_what_fills_it() {
+    let limits = Limits { messages: 9, bytes: 10 };
+    let mut outgoing = Outgoing::default();
+    for _ in 0..3 {
+        outgoing.accept(limits, 3, b"seven !", false).unwrap();
+    }
+    // All three are to be acknowledged at once, and only the first can go.
+    outgoing.flush();
+    assert!(outgoing.depart(limits).unwrap().hurried, "the last of them cannot ask");
+    assert!(outgoing.depart(limits).is_none() && !outgoing.take_ask(), "it is asked for");
+    outgoing.acknowledge(1).unwrap();
+    assert!(outgoing.depart(limits).unwrap().hurried, "nor now");
+    // The next link knows nothing of what was asked for on this one.
+    outgoing.resume(2).unwrap();
+    assert!(outgoing.depart(limits).is_none() && outgoing.take_ask());
+    assert!(outgoing.depart(limits).is_none() && !outgoing.take_ask(), "once is enough");
+}
+
+#[test]
+fn the_end_of_a_link_drops_what_is_not_whole() {
+    let limits = Limits { messages: 9, bytes: 100 };
+    let mut outgoing = Outgoing::default();
+    outgoing.accept(limits, 1, b"whole", false).unwrap();
+    outgoing.accept(limits, 1, b"a part", true).unwrap();
+    outgoing.cut();
+    assert_eq!((outgoing.bytes(), outgoing.unacknowledged()), (5, 1));
+    outgoing.acknowledge(0).unwrap();
+    outgoing.accept(limits, 1, b"begins anew", false).unwrap();
+    let kept: Vec<&[u8]> = outgoing.kept().map(|kept| kept.bytes()).collect();
+    assert_eq!(kept, [&b"whole"[..], b"begins anew"]);
+}

@@ -1,5 +1,7 @@
 //! Sessions that outlive their links: who may resume, and what is told of a session that is away.
 
+use sha2::{Digest as _, Sha256};
+use systole_core::resume::{Digest, Fresh, Token};
 use systole_core::{hub, session};
 use systole_net::identity::resume_token;
 
@@ -13,7 +15,8 @@ use crate::report::{Fact, Parting, Subject};
 impl<T: Accept> ShardLoop<Streams<T>> {
     /// Gives a session its epoch, and a token with which it can be resumed.
     pub(super) fn give_epoch(&mut self, session: u64, epoch: u64) {
-        let answer = hub::Answer::Owned { session, epoch, token: resume_token().ok() };
+        let fresh = resume_token().ok().map(fresh);
+        let answer = hub::Answer::Owned { session, epoch, fresh };
         self.hub.handle(self.clock.now(), answer);
     }
 
@@ -27,7 +30,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         }
         match resume_token() {
             Ok(token) => {
-                let answer = hub::Answer::Resumed { link, admission, token };
+                let (shown, fresh) = (digest(self.hub.machine().shown(link)), fresh(token));
+                let answer = hub::Answer::Resumed { link, admission, shown, fresh };
                 self.hub.handle(self.clock.now(), answer);
             }
             Err(_) => self.refuse(link, admission, Refusal::Full),
@@ -56,5 +60,31 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             self.count_verdict(verdict);
         }
         self.reports.send(fact);
+    }
+}
+
+/// Returns a token with its digest.
+fn fresh(token: Token) -> Fresh {
+    Fresh { token, digest: digest(&token.0) }
+}
+
+/// Returns what is kept of a token: the first half of its SHA-256. The digests of two tokens say
+/// nothing about how much of them is the same, so they may be compared in any time.
+fn digest(token: &[u8]) -> Digest {
+    let mut half = [0; 16];
+    half.iter_mut().zip(Sha256::digest(token)).for_each(|(to, byte)| *to = byte);
+    Digest(half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_half_of_the_sha_256() {
+        // Of "abc", as FIPS 180-2 has it.
+        let expected = [0xba, 0x78, 0x16, 0xbf, 0x8f, 0x01, 0xcf, 0xea];
+        assert!(digest(b"abc").0.starts_with(&expected));
+        assert_ne!(digest(b""), digest(&[0]));
     }
 }

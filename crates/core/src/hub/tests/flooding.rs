@@ -26,7 +26,7 @@ fn online_after(rates: Rates, frames: &[Frame<'_>]) -> Driver<Hub> {
     let login = Login::claim(Span::ZERO);
     hub.handle(Time::ZERO, World::Identified { link: 0, admission, login });
     let Some(Output::Own { session, .. }) = hub.poll_output() else { panic!("no session") };
-    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9, token: None });
+    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9, fresh: None });
     drain(&mut hub);
     hub
 }

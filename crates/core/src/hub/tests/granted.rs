@@ -27,7 +27,7 @@ fn online(grant: Grant<'_>) -> Driver<Hub> {
         },
     );
     let Some(Output::Own { session, .. }) = hub.poll_output() else { panic!("no session") };
-    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9, token: None });
+    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9, fresh: None });
     drain(&mut hub);
     hub
 }

@@ -77,7 +77,7 @@ impl Bench {
                     World::Identified { link, admission, login: Login::claim(heard_at) }.into()
                 }
                 Some(Output::Own { session, .. }) => {
-                    Answer::Owned { session, epoch: self.now.as_nanos() + 1, token: None }.into()
+                    Answer::Owned { session, epoch: self.now.as_nanos() + 1, fresh: None }.into()
                 }
                 Some(Output::Link { link, output }) => {
                     self.seen.note(link as usize, output);

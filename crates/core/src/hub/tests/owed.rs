@@ -154,7 +154,7 @@ impl Gateway {
         }
         if self.hubs[hub].machine().awaits_epoch(session) {
             let joined = self.seen.joined;
-            self.handle(hub, Answer::Owned { session, epoch, token: None });
+            self.handle(hub, Answer::Owned { session, epoch, fresh: None });
             assert_eq!(self.seen.joined, joined + 1, "it was to join");
         } else {
             let is_there = self.hubs[hub].machine().sessions.find(session).is_some();
@@ -162,7 +162,7 @@ impl Gateway {
             self.seen.waived_in_place += u64::from(is_there);
             assert!(self.owed.remove(&(session, epoch)), "waived twice, or it has left");
             let joined = self.seen.joined;
-            self.handle(hub, Answer::Owned { session, epoch, token: None });
+            self.handle(hub, Answer::Owned { session, epoch, fresh: None });
             assert_eq!(self.seen.joined, joined, "a late answer is ignored");
         }
     }

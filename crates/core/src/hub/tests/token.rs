@@ -86,7 +86,7 @@ fn an_anonymous_session_has_no_identity_whatever_its_peer_claims() {
         World::Identified { link: 0, admission, login: login(Proof::Anonymous) },
     );
     let Some(Output::Own { session, .. }) = hub.poll_output() else { panic!("no session") };
-    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9, token: None });
+    hub.handle(Time::ZERO, Answer::Owned { session, epoch: 9, fresh: None });
     drain(&mut hub);
     assert_eq!(hub.machine().find(session), Some(0));
     assert_eq!(hub.machine().presence(0).map(|known| known.identity), Some(""));

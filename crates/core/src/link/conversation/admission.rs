@@ -3,10 +3,9 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
 
 use super::handshake::Welcoming;
-use super::resume::Resumption;
+use super::resume::{Resumption, Secret};
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Verdict};
 use crate::denial::{Denial, Denied};
@@ -17,7 +16,7 @@ use crate::link::{Goodbye, Lane, SessionKey};
 use crate::machine::{Deadline, Reason};
 use crate::name::Name;
 use crate::plain::plain_struct;
-use crate::resume;
+use crate::resume::Fresh;
 use crate::time::{Span, Time};
 use crate::wire::{Account, CloseReason, Frame, MAX_DATA, MAX_TOKEN, Malformed, is_identity};
 
@@ -49,7 +48,8 @@ pub(super) struct Admission {
     pub(super) account: Option<Account>,
     /// The bytes to handle after the answer.
     pub(super) held: Vec<u8>,
-    token: Token,
+    /// The token of the peer, until its login is answered.
+    token: Secret,
     /// Once it is known who the peer is: when its part of the handshake was complete.
     login: Option<Span>,
     /// The time until which an older session of the same identity may answer.
@@ -68,18 +68,6 @@ plain_struct! { Admission {
     resumption
 } if Admission::is_legal }
 
-/// The token of a peer, until its login is answered.
-#[derive(Default)]
-pub(super) struct Token(pub(super) Vec<u8>);
-
-plain_struct! { Token { 0: bytes } }
-
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<{} secret bytes>", self.0.len())
-    }
-}
-
 impl Admission {
     fn is_legal(&self) -> bool {
         self.held.len() <= HELD && self.token.0.len() <= MAX_TOKEN
@@ -93,8 +81,8 @@ impl Admission {
 
 impl Conversation {
     /// Asks for the admission of a peer whose part of the handshake is complete. In codecs without
-    /// a handshake, its `first` frame is handled after the answer. A wish to resume a session is for
-    /// the owner of the sessions to grant; it asks for the admission if it cannot.
+    /// a handshake, its `first` frame is handled after the answer. Whoever owns the sessions looks
+    /// at a wish to resume one first.
     pub(super) fn request_admission(
         &mut self,
         now: Time,
@@ -108,16 +96,17 @@ impl Conversation {
             self.codec.encode(first, &mut held);
         }
         self.stage = Stage::Admission;
+        let asks = !matches!(resumption, Resumption::Wished(_));
         self.introduced.get_or_insert_default().admission = Some(Box::new(Admission {
             until,
             account,
             held,
-            token: Token(token.into()),
+            token: Secret(token.into()),
             login: None,
             contested: None,
             resumption,
         }));
-        if !matches!(resumption, Resumption::Wished(_)) {
+        if asks {
             out.admit();
         }
     }
@@ -204,7 +193,7 @@ impl Conversation {
         let Some(admission) = introduced.admission.as_mut() else {
             return Effect::None;
         };
-        admission.token = Token::default();
+        admission.token = Secret::default();
         let proved = match proof {
             Proof::Claim => return Effect::None,
             Proof::Anonymous => {
@@ -231,7 +220,7 @@ impl Conversation {
     pub(in crate::link) fn admit(
         &mut self,
         now: Time,
-        (key, token): (SessionKey, Option<resume::Token>),
+        (key, fresh): (SessionKey, Option<Fresh>),
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) -> Option<Vec<u8>> {
@@ -240,8 +229,9 @@ impl Conversation {
         if !self.codec.has_handshake() && introduced.identity.is_empty() {
             self.introduced = None;
         }
-        self.open_stay(token, context.settings);
+        self.open_stay(fresh, context.settings);
         let outcome = resumption.outcome();
+        let token = fresh.map(|fresh| fresh.token);
         self.welcome(now, Welcoming { key, account, token, outcome }, context, out);
         Some(held)
     }

@@ -139,7 +139,7 @@ impl Conversation {
             Some(_) if window.is_none_or(|window| window.outlives == Span::ZERO) => {
                 Resumption::Refused(NotResumed::Unknown)
             }
-            Some(resume) => Resumption::Wished(Wish::of(&resume)),
+            Some(resume) => Resumption::Wished(Box::new(Wish::of(&resume))),
         };
         let (account, token) = (hello.account, hello.token);
         let introducing = Introducing { account, token, resumption, first: None };

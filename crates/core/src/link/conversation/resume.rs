@@ -1,6 +1,7 @@
 //! Resuming: a session that outlives its link, and goes on on another one.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 
 use super::handshake::Welcoming;
@@ -12,7 +13,7 @@ use crate::link::peer::{Context, Effect};
 use crate::link::{Closing, Event, Lane, SessionKey, Settings};
 use crate::plain::{plain_enum, plain_struct};
 use crate::policy::Policy;
-use crate::resume::{Digest, NotResumed, Token};
+use crate::resume::{Digest, Fresh, NotResumed, Token};
 use crate::session;
 use crate::time::{Span, Time};
 use crate::window::Full;
@@ -78,43 +79,51 @@ struct Former {
 
 plain_struct! { Former { digest, next } }
 
+#[derive(Debug)]
 struct Credentials {
     key: SessionKey,
-    token: Box<[u8]>,
+    token: Secret,
 }
 
 plain_struct! { Credentials { key, token } }
 
-impl fmt::Debug for Credentials {
+/// Bytes that no log may show.
+#[derive(Default)]
+pub(super) struct Secret(pub(super) Box<[u8]>);
+
+plain_struct! { Secret { 0: bytes } }
+
+impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}, <{} secret bytes>", self.key, self.token.len())
+        write!(f, "<{} secret bytes>", self.0.len())
     }
 }
 
 /// A peer's request to resume a session.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Debug)]
 pub(crate) struct Wish {
     pub(crate) key: SessionKey,
     /// The whole messages that the peer has received in the session.
     received: u64,
-    pub(crate) digest: Digest,
+    /// What it shows as the token of the session.
+    shown: Secret,
 }
 
-plain_struct! { Wish { key, received, digest } }
+plain_struct! { Wish { key, received, shown } }
 
 impl Wish {
     pub(super) fn of(resume: &Resume<'_>) -> Wish {
         let Resume { session, epoch, received, token } = *resume;
-        Wish { key: SessionKey { session, epoch }, received, digest: Digest::of(token) }
+        Wish { key: SessionKey { session, epoch }, received, shown: Secret(token.into()) }
     }
 }
 
 /// What becomes of a peer's request to resume a session, while it waits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) enum Resumption {
     #[default]
     NotAsked,
-    Wished(Wish),
+    Wished(Box<Wish>),
     Refused(NotResumed),
 }
 
@@ -126,11 +135,11 @@ plain_enum! { Resumption {
 
 impl Resumption {
     /// Returns what WELCOME says of a session that is a new one.
-    pub(super) fn outcome(self) -> wire::Resumption {
+    pub(super) fn outcome(&self) -> wire::Resumption {
         match self {
             Resumption::NotAsked => wire::Resumption::NotAsked,
             Resumption::Wished(_) => wire::Resumption::Refused(NotResumed::Unknown),
-            Resumption::Refused(why) => wire::Resumption::Refused(why),
+            Resumption::Refused(why) => wire::Resumption::Refused(*why),
         }
     }
 }
@@ -145,16 +154,17 @@ impl Stay {
         }
     }
 
-    /// Returns the next token of a peer that has shown one: the given one, unless it has got another
-    /// that it may not know.
-    fn renew(&mut self, shown: Digest, token: Token) -> Token {
+    /// Returns the next token of a peer that has shown one: the given one, unless there is another
+    /// that the peer may not have got.
+    fn renew(&mut self, shown: Digest, fresh: Fresh) -> Token {
         if let Right::Expects { former: Some(former), .. } = &self.right
             && former.digest == shown
         {
             return former.next;
         }
+        let Fresh { token, digest } = fresh;
         let former = Some(Box::new(Former { digest: shown, next: token }));
-        self.right = Right::Expects { digest: Digest::of(&token.0), former };
+        self.right = Right::Expects { digest, former };
         token
     }
 
@@ -253,7 +263,7 @@ impl Resumable {
             return None;
         };
         let SessionKey { session, epoch } = credentials.key;
-        let (received, token) = (self.window.incoming.received(), &*credentials.token);
+        let (received, token) = (self.window.incoming.received(), &*credentials.token.0);
         Some(Resume { session, epoch, received, token })
     }
 }
@@ -291,6 +301,11 @@ impl Conversation {
         }
     }
 
+    /// Returns what a peer shows as the token of a session, while it waits.
+    pub(in crate::link) fn shown(&self) -> &[u8] {
+        self.wish().map_or(&[], |wish| &wish.shown.0)
+    }
+
     /// Lets a peer whose session cannot be resumed wait for a new one.
     pub(in crate::link) fn refuse_resumption(&mut self, why: NotResumed, out: &mut Writer<'_>) {
         if let Some(admission) = self.admission_mut() {
@@ -307,13 +322,13 @@ impl Conversation {
 
     /// Lets the session of a peer that is admitted outlive its link, if the listener does and a
     /// token is given.
-    pub(super) fn open_stay(&mut self, token: Option<Token>, settings: &Settings) {
+    pub(super) fn open_stay(&mut self, fresh: Option<Fresh>, settings: &Settings) {
         let lasts = settings.window.map_or(Span::ZERO, |windows| windows.outlives);
-        let Some(token) = token.filter(|_| lasts > Span::ZERO) else {
+        let Some(Fresh { digest, .. }) = fresh.filter(|_| lasts > Span::ZERO) else {
             return;
         };
         if let Some(window) = self.window_mut() {
-            let right = Right::Expects { digest: Digest::of(&token.0), former: None };
+            let right = Right::Expects { digest, former: None };
             window.stay = Some(Stay { lasts, right });
         }
     }
@@ -371,7 +386,7 @@ impl Conversation {
         if let Some(window) = self.window_mut() {
             let lasts = Span::from_millis(u64::from(welcome.resume_window_ms));
             let is_given = lasts > Span::ZERO && !welcome.resume_token.is_empty();
-            let token = welcome.resume_token.into();
+            let token = Secret(welcome.resume_token.into());
             let right = Right::Shows(Box::new(Credentials { key, token }));
             window.stay = is_given.then_some(Stay { lasts, right });
         }
@@ -404,19 +419,19 @@ impl Conversation {
         &mut self,
         now: Time,
         (resumable, of): (Resumable, Introduced),
-        (key, token): (SessionKey, Token),
+        (key, shown, fresh): (SessionKey, Digest, Fresh),
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
-    ) -> Option<alloc::vec::Vec<u8>> {
-        let wish = *self.wish()?;
+    ) -> Option<Vec<u8>> {
+        let received = self.wish()?.received;
         let introduced = self.introduced.as_mut()?;
         let admission = *introduced.admission.take()?;
         introduced.identity = of.identity;
         let Resumable { policy, mut window, gap, .. } = resumable;
         // It has agreed before; what does not is told nothing.
-        let _ = window.resume(wish.received);
+        let _ = window.resume(received);
         let stay = window.stay.as_mut();
-        let token = stay.map_or(token, |stay| stay.renew(wish.digest, token));
+        let token = stay.map_or(fresh.token, |stay| stay.renew(shown, fresh));
         self.policy = policy;
         self.aside.get_or_insert_default().window = Some(window);
         let (account, outcome) = (admission.account, wire::Resumption::Resumed { gap });

@@ -39,7 +39,7 @@ fn recorded() -> Vec<u8> {
                     );
                 }
                 Output::Own { session, .. } => {
-                    asked = Some(Answer::Owned { session, epoch: 1, token: None }.into());
+                    asked = Some(Answer::Owned { session, epoch: 1, fresh: None }.into());
                 }
                 Output::Link { .. }
                 | Output::GoHome { .. }

@@ -223,7 +223,7 @@ fn admit_all(hub: &mut Driver<Hub>, now: Time) {
                     .into()
             }
             hub::Output::Own { session, .. } => {
-                hub::Answer::Owned { session, epoch: 1, token: None }.into()
+                hub::Answer::Owned { session, epoch: 1, fresh: None }.into()
             }
             hub::Output::Link { .. }
             | hub::Output::GoHome { .. }

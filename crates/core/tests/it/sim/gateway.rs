@@ -512,7 +512,7 @@ impl Gateway {
                 }
                 Some(session) => {
                     self.epoch += 1;
-                    hub::Answer::Owned { session, epoch: self.epoch, token: None }.into()
+                    hub::Answer::Owned { session, epoch: self.epoch, fresh: None }.into()
                 }
             };
             let waits = self.peer_of_link[link as usize] == Some(peer);
