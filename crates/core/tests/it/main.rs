@@ -7,7 +7,6 @@ mod document;
 mod generator;
 mod joiner;
 mod protocol;
-mod resume;
 mod rules;
 mod seeds;
 mod sim;

@@ -16,6 +16,7 @@ mod model;
 mod network;
 mod peer;
 mod rates;
+mod resume;
 mod round_trips;
 mod schedule;
 mod tcp;
