@@ -31,7 +31,7 @@ use crate::store::Store;
 use crate::verdicts::{STRANGERS, VERDICTS, Verdicts};
 use crate::webhooks::Sender;
 use ask::ask;
-pub(crate) use reach::Known;
+pub(crate) use reach::{Known, reached};
 use refusals::Refusals;
 pub(crate) use strangers::Stranger;
 use strangers::Strangers;

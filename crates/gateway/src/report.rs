@@ -82,7 +82,8 @@ pub struct Fact {
     pub subject: Subject,
     /// What happened.
     pub event: session::Event,
-    /// What the gateway adds to [`session::Event::Left`]; empty with any other event.
+    /// What the gateway adds to [`session::Event::Left`] and [`session::Event::Away`]; empty with
+    /// any other event.
     pub parting: Parting,
     /// What the gateway adds to [`session::Event::Joined`]: the attributes of the session as a JSON
     /// object, or nothing; empty with any other event.
@@ -163,7 +164,7 @@ impl Subject {
     }
 }
 
-/// What the gateway adds to the verdict of a session that left.
+/// What the gateway adds to the verdict on a link, or on a session that was away.
 #[derive(Clone, Debug, Default)]
 pub struct Parting {
     /// A lower bound of the time for which probes went unanswered.
@@ -177,6 +178,8 @@ pub struct Parting {
     pub flight: Option<Box<Flight>>,
     /// Why the login was refused, if this gateway has looked at its token.
     pub refusal: Option<Refusal>,
+    /// Whether the session was away, so that its link had ended before with a verdict of its own.
+    pub was_away: bool,
 }
 
 /// One session that is online, as the API shows it.

@@ -231,9 +231,12 @@ pub struct Delivered {
     pub unreached: u64,
     /// Sessions to which it was sent, or for which it waits behind earlier messages.
     pub queued: u64,
+    /// Sessions that are away, for which it is kept until they are resumed.
+    pub away: u64,
     /// Sessions whose codec cannot carry it: it is too long, or no line. All beacons.
     pub unfit: u64,
-    /// Sessions that read too slowly for another message, or are being sent one in parts.
+    /// Sessions that read too slowly for another message, or are being sent one in parts; and those
+    /// that are away and have no room for it.
     pub busy: u64,
     /// Where the next request continues; `None` if all sessions were looked at.
     pub next: Option<u32>,

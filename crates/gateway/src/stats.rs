@@ -113,8 +113,11 @@ pub struct ShardStats {
     pub undelivered: Cell,
     /// Leave-takings of refused peers that were cut short, since places were needed.
     pub cut_leaves: Cell,
-    /// Links ended, by cause, in the order of [`Cause::NAMES`].
+    /// Sessions and links of strangers that ended, by cause, in the order of [`Cause::NAMES`].
     pub verdicts: [Cell; Cause::NAMES.len()],
+    /// Links ended whose session went away, by cause: the session is in `verdicts` once it has ended
+    /// too.
+    pub went_away: [Cell; Cause::NAMES.len()],
     /// The part of `verdicts` on connections that were never a session.
     pub strangers: [Cell; Cause::NAMES.len()],
     /// Connections turned away at the limit of their address, by reason, in the order of

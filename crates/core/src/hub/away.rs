@@ -7,6 +7,7 @@ use core::net::SocketAddr;
 
 use super::granted::Granted;
 use super::kept::Holder;
+use super::reach::Unsendable;
 use super::sessions::{Place, Session};
 use super::sweep::SWEEP_STEP;
 use super::{Hub, PLACE_OF_AWAY};
@@ -344,6 +345,24 @@ impl Hub {
     pub fn absence(&self, session: u64) -> Option<Absence<'_>> {
         let place = self.sessions.place_of(session)?;
         self.absence_in(place, self.away.get(place)?)
+    }
+
+    /// Returns whether a session is away now, and has not ended.
+    pub fn is_away(&self, session: u64) -> bool {
+        self.sessions.place_of(session).is_some_and(|place| self.away.present(place).is_some())
+    }
+
+    /// Returns how many messages wait for a session that is away now, and has not ended.
+    ///
+    /// # Errors
+    /// It is not away, or its codec does not carry the message.
+    pub fn can_keep(&self, session: u64, message: &[u8]) -> Result<u64, Unsendable> {
+        let away = self.sessions.place_of(session).and_then(|place| self.away.present(place));
+        let away = away.ok_or(Unsendable::Gone)?;
+        let settings = self.listeners.get(usize::from(away.listener)).ok_or(Unsendable::Gone)?;
+        let (sent, acknowledged) = away.resumable.progress();
+        let is_fit = settings.codec.carries(message);
+        is_fit.then_some(sent - acknowledged).ok_or(Unsendable::Unfit)
     }
 
     /// Returns at most `limit` sessions that are away, from the place `from` upwards, and the place

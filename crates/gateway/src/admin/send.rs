@@ -13,7 +13,7 @@ use super::fields::{Fields, FromFields};
 use super::once::{Begin, key_of};
 use super::sessions::read_id;
 use super::state::Shared;
-use crate::gateway::{Gateway, ShardUnavailable};
+use crate::gateway::{Gateway, ShardUnavailable, reached};
 use crate::request::Delivered;
 
 /// To how many sessions a message went.
@@ -22,13 +22,16 @@ pub(super) struct Reach {
     /// Sessions to which it was sent, or for which it waits behind earlier messages. They need not
     /// receive it: who is lost before is not told again.
     queued: u64,
-    /// Sessions that are away and get it when they resume; always 0, since none can be resumed yet.
+    /// Sessions that are away and get it when they are resumed in time; always 0 of a broadcast,
+    /// which passes over them.
     away: u64,
-    /// 1 if the session or the identity is not online.
+    /// 1 if the session or the identity is neither online nor away.
     none: u64,
     /// Sessions that cannot carry it: it is too long for their codec, or no line; all beacons.
     unfit: u64,
     /// Sessions that read too slowly for another message, or are just being sent one: try again.
+    /// Also those that are away and have no room for it: they end for it unless the listener's
+    /// `resume_when_full` is "gap".
     busy: u64,
     /// Shards that gave no answer in time: sessions there did not get it, and the others did.
     /// Absent if all have answered.
@@ -201,8 +204,7 @@ async fn carry_out(gateway: &Gateway, whom: &Whom, message: &Arc<[u8]>) -> Resul
         Whom::Session(session) => gateway.send(*session, message.clone()).await?,
         Whom::Identity(identity) => {
             let delivered = gateway.send_to_identity(identity, message).await?;
-            let Delivered { queued, unfit, busy, .. } = delivered;
-            (queued + unfit + busy > 0).then_some(delivered)
+            (reached(&delivered) > 0).then_some(delivered)
         }
         Whom::All { listener, attribute } => {
             let sent = gateway.broadcast(*listener, attribute.clone(), message).await;
@@ -214,8 +216,8 @@ async fn carry_out(gateway: &Gateway, whom: &Whom, message: &Arc<[u8]>) -> Resul
         }
     };
     Ok(match delivered {
-        Some(Delivered { queued, unfit, busy, unreached: unreached_shards, .. }) => {
-            Reach { queued, unfit, busy, unreached_shards, ..Reach::default() }
+        Some(Delivered { queued, away, unfit, busy, unreached: unreached_shards, next: _ }) => {
+            Reach { queued, away, none: 0, unfit, busy, unreached_shards }
         }
         None => Reach { none: 1, ..Reach::default() },
     })

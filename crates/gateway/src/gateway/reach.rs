@@ -37,7 +37,7 @@ pub(crate) enum Known {
 }
 
 impl Gateway {
-    /// Sends a message to a session; `None` if it is not online.
+    /// Sends a message to a session; `None` if it is neither online nor away.
     ///
     /// # Errors
     /// The session's shard gave no answer in time: the message was not sent.
@@ -50,8 +50,7 @@ impl Gateway {
             return Ok(None);
         };
         let delivered = deliver(shard, Target::Session(session), message).await?;
-        let Delivered { queued, unfit, busy, .. } = delivered;
-        Ok((queued + unfit + busy > 0).then_some(delivered))
+        Ok((reached(&delivered) > 0).then_some(delivered))
     }
 
     /// Sends a message to all sessions of an identity.
@@ -201,13 +200,20 @@ fn all_or_none(
     failed: Option<ShardUnavailable>,
 ) -> Result<Delivered, ShardUnavailable> {
     match failed {
-        Some(error) if all.queued + all.unfit + all.busy == 0 => Err(error),
+        Some(error) if reached(&all) == 0 => Err(error),
         _ => Ok(all),
     }
 }
 
+/// Returns for how many sessions a message was, whether they get it or not.
+pub(crate) fn reached(delivered: &Delivered) -> u64 {
+    let Delivered { queued, away, unfit, busy, .. } = delivered;
+    queued + away + unfit + busy
+}
+
 fn add(all: &mut Delivered, more: Delivered) {
     all.queued += more.queued;
+    all.away += more.away;
     all.unfit += more.unfit;
     all.busy += more.busy;
 }

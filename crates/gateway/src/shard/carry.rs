@@ -15,7 +15,7 @@ use super::streams::Streams;
 use crate::identity::Refusal;
 use crate::logic::Piece;
 use crate::report::{Fact, Heartbeat, Parting, Subject};
-use crate::stats::seconds;
+use crate::stats::{Cell, seconds};
 
 impl<T: Accept> ShardLoop<Streams<T>> {
     /// Carries out the hub's outputs, and feeds back their results and the sends of the logic,
@@ -202,25 +202,33 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             return;
         };
         let mut fact = Fact::new(self.clock.wall_ms(), Subject::new(&presence), event);
-        if let session::Event::Left(verdict) = &event {
+        // A link ends either way.
+        if let session::Event::Left(verdict) | session::Event::Away { verdict, .. } = &event {
             fact.parting = Parting {
                 asked: unanswered_for(verdict, presence.policy),
                 probing: probing_time(presence.policy),
                 lasted: self.clock.now().since(presence.opened),
                 flight: Some(Box::new(presence.flight.clone())),
                 refusal: self.traffic.logins.refusal_of(link),
+                was_away: false,
             };
-            self.count_verdict(verdict);
+            let is_left = matches!(event, session::Event::Left(_));
+            let cells = if is_left { &self.stats.verdicts } else { &self.stats.went_away };
+            count_cause(cells, verdict);
+            self.measure_verdict(verdict);
             if let Some(gate) = &self.traffic.gate {
                 gate.leave(presence.address.ip(), presence.established.is_some());
             }
         }
-        if let session::Event::Joined { .. } = event {
-            fact.attributes = presence.attributes.into();
+        // A link is online either way.
+        if let session::Event::Joined { .. } | session::Event::Resumed { .. } = event {
             self.traffic.half_open.remove(link);
             if let Some(gate) = &self.traffic.gate {
                 gate.introduce(presence.address.ip());
             }
+        }
+        if let session::Event::Joined { .. } = event {
+            fact.attributes = presence.attributes.into();
         }
         if let session::Event::Overdue { .. } = event {
             self.stats.overdue.add(1);
@@ -236,10 +244,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         self.reports.send_heartbeat(Heartbeat { session, identity, sent, beat, sequence });
     }
 
-    pub(super) fn count_verdict(&self, verdict: &Verdict) {
-        if let Some(cell) = self.stats.verdicts.get(verdict.cause.index()) {
-            cell.add(1);
-        }
+    /// Notes how early or late the verdict on a link has fallen.
+    fn measure_verdict(&self, verdict: &Verdict) {
         if verdict.is_early() {
             self.stats.early.add(1);
         } else if verdict.is_silence() {
@@ -247,6 +253,11 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             self.distributions.stretch.observe(seconds(verdict.stretch));
         }
     }
+}
+
+/// Counts a verdict by its cause.
+pub(super) fn count_cause(cells: &[Cell], verdict: &Verdict) {
+    cells.get(verdict.cause.index()).iter().for_each(|cell| cell.add(1));
 }
 
 /// Returns a lower bound of the time since the first unanswered probe: as if each had left as late

@@ -46,10 +46,17 @@ impl<'a> Wanted<'a> {
 impl<T: Accept> ShardLoop<Streams<T>> {
     pub(super) fn deliver(&mut self, to: Target, message: &[u8]) -> Delivered {
         let hub = self.hub.machine();
-        let mut next = None;
-        let links = match to {
-            Target::Session(session) => hub.find(session).into_iter().collect(),
-            Target::Identity(identity) => hub.links_of(&identity),
+        let (mut next, mut away) = (None, Vec::new());
+        let links: Vec<u32> = match to {
+            Target::Session(session) => {
+                let link = hub.find(session);
+                away.extend(link.is_none().then_some(session));
+                link.into_iter().collect()
+            }
+            Target::Identity(identity) => {
+                away = hub.absent_sessions_of(&identity);
+                hub.links_of(&identity)
+            }
             Target::All { from, listener, attribute } => {
                 let mut found = Vec::new();
                 let mut wanted = attribute.as_deref().map(Wanted::new);
@@ -78,7 +85,26 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 Err(Unsendable::Gone) => {}
             }
         }
+        for session in away {
+            match self.keep_from_outside(session, message) {
+                Ok(()) => delivered.away += 1,
+                Err(Unsendable::Unfit) => delivered.unfit += 1,
+                Err(Unsendable::Busy) => delivered.busy += 1,
+                Err(Unsendable::Gone) => {}
+            }
+        }
         delivered
+    }
+
+    /// Keeps a message for a session that is away. Without room in its window it is not kept, and
+    /// the rule of the listener says what becomes of the session.
+    fn keep_from_outside(&mut self, session: u64, message: &[u8]) -> Result<(), Unsendable> {
+        let before = self.hub.machine().can_keep(session, message)?;
+        let command = Command::Send { bytes: message, more: false, kind: DataKind::Eleven };
+        self.hub.handle(self.clock.now(), hub::World::Session { session, command });
+        self.carry_out();
+        let is_kept = self.hub.machine().can_keep(session, message).is_ok_and(|now| now > before);
+        if is_kept { Ok(()) } else { Err(Unsendable::Busy) }
     }
 
     /// Sends a message on a link. Whoever sends from outside does not see what waits for the peer,

@@ -2,15 +2,21 @@
 
 use sha2::{Digest as _, Sha256};
 use systole_core::resume::{Digest, Fresh, Token};
-use systole_core::{hub, session};
+use systole_core::wire::CloseReason;
+use systole_core::{hub, link, session};
 use systole_net::identity::resume_token;
 
+use super::carry::count_cause;
 use super::opening::Accept;
 use super::shard_loop::ShardLoop;
 use super::streams::Streams;
 use crate::bans::KeptOut;
 use crate::identity::Refusal;
 use crate::report::{Fact, Parting, Subject};
+use crate::request::Order;
+
+/// How many sessions that are away are looked for at once, where all of them end.
+const AT_ONCE: usize = 512;
 
 impl<T: Accept> ShardLoop<Streams<T>> {
     /// Gives a session its epoch, and a token with which it can be resumed.
@@ -56,10 +62,43 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         };
         let mut fact = Fact::new(self.clock.wall_ms(), Subject::absent(&absence), event);
         if let session::Event::Left(verdict) = &event {
-            fact.parting = Parting::default();
-            self.count_verdict(verdict);
+            // Its link has left the gate long ago, and its verdict was measured when it fell.
+            fact.parting = Parting { was_away: true, ..Parting::default() };
+            count_cause(&self.stats.verdicts, verdict);
         }
         self.reports.send(fact);
+    }
+
+    /// Gives an order to a session. One that is away can only be ended: returns false for others.
+    pub(super) fn order_session(&mut self, session: u64, order: &Order) -> bool {
+        let hub = self.hub.machine();
+        let is_end = match order {
+            Order::Kick { .. } | Order::KeepOut { .. } => true,
+            Order::Hold(_) | Order::Release | Order::Retune(_) => false,
+        };
+        if hub.find(session).is_none() && !(is_end && hub.is_away(session)) {
+            return false;
+        }
+        let input = hub::World::Session { session, command: order.into() };
+        self.hub.handle(self.clock.now(), input);
+        self.carry_out();
+        true
+    }
+
+    /// Ends the sessions that are away, so that each end is a fact. For a shard that ends.
+    pub(super) fn end_away(&mut self) {
+        loop {
+            let (away, _) = self.hub.machine().absences(0, AT_ONCE);
+            let sessions: Vec<u64> = away.iter().map(|absence| absence.session).collect();
+            if sessions.is_empty() {
+                return;
+            }
+            for session in sessions {
+                let command = link::Command::close(CloseReason::Drained);
+                self.hub.handle(self.clock.now(), hub::World::Session { session, command });
+                self.carry_out();
+            }
+        }
     }
 }
 

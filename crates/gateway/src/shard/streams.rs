@@ -274,6 +274,7 @@ impl<T: Accept> Traffic for Streams<T> {
             shard.hub.handle(shard.clock.now(), hub::World::Link { link, input });
             shard.carry_out();
         }
+        shard.end_away();
     }
 
     fn has_listener(shard: &ShardLoop<Streams<T>>, listener: u16) -> bool {
@@ -331,13 +332,7 @@ impl<T: Accept> Traffic for Streams<T> {
     }
 
     fn order(shard: &mut ShardLoop<Streams<T>>, session: u64, order: Order) -> bool {
-        let Some(link) = shard.hub.machine().find(session) else {
-            return false;
-        };
-        let input = link::World::Command((&order).into());
-        shard.hub.handle(shard.clock.now(), hub::World::Link { link, input });
-        shard.carry_out();
-        true
+        shard.order_session(session, &order)
     }
 
     fn command(shard: &mut ShardLoop<Streams<T>>, command: HubCommand<'static>) {

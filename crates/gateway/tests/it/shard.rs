@@ -1,5 +1,6 @@
 //! Tests of one shard with plain blocking sockets.
 
+mod away;
 mod crowd;
 mod homes;
 mod memory;
