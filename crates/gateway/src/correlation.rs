@@ -83,7 +83,8 @@ impl Correlation {
         let address = subject.address.ip();
         let (who, boot_id) = (who(subject), subject.boot_id);
         let joined = outage::World::Joined { session, listener, address, boot_id };
-        if let Event::Joined { account, .. } = *event {
+        // A session that is resumed has returned, as one that joins.
+        if let Event::Joined { account, .. } | Event::Resumed { account, .. } = *event {
             return self.feed(
                 at,
                 Some(joined.into()),
@@ -97,8 +98,10 @@ impl Correlation {
         if *event == Event::Recovered {
             return self.feed(at, Some(outage::World::Recovered { session }.into()), None);
         }
-        if let Event::Left(verdict) = event
+        // The link of a session that was away has ended before, and was counted then.
+        if let Event::Left(verdict) | Event::Away { verdict, .. } = event
             && subject.established
+            && !parting.was_away
         {
             let (cause, grounds, asked) = (verdict.cause, verdict.grounds, parting.asked);
             let silent = verdict.at.since(verdict.last_heard);
@@ -359,14 +362,8 @@ mod tests {
         left_ago(correlation, 0, subject, cause)
     }
 
-    /// The session ended `ago_ms` ago.
-    fn left_ago(
-        correlation: &Correlation,
-        ago_ms: u64,
-        subject: Subject,
-        cause: Cause,
-    ) -> Findings {
-        let verdict = Verdict {
+    fn verdict(cause: Cause) -> Verdict {
+        Verdict {
             cause,
             confidence: Confidence::Medium,
             grounds: Grounds::default(),
@@ -375,12 +372,42 @@ mod tests {
             stretch: Span::ZERO,
             last_heard: Time::from_millis(98_000),
             probes: 2,
-        };
+        }
+    }
+
+    /// The session ended `ago_ms` ago.
+    fn left_ago(
+        correlation: &Correlation,
+        ago_ms: u64,
+        subject: Subject,
+        cause: Cause,
+    ) -> Findings {
+        ended_by(correlation, ago_ms, subject, Event::Left(verdict(cause)), false)
+    }
+
+    fn go_away(correlation: &Correlation, subject: Subject, cause: Cause) -> Findings {
+        let verdict = verdict(cause);
+        let event = Event::Away { verdict, until: verdict.at + Span::from_secs(30) };
+        ended_by(correlation, 0, subject, event, false)
+    }
+
+    fn resume(correlation: &Correlation, subject: Subject, account: Option<Account>) -> Findings {
+        let event = Event::Resumed { account, gap: 0, redelivered: 0 };
+        correlation.handle_fact(&Fact::new(correlation.clock.wall_ms(), subject, event))
+    }
+
+    fn ended_by(
+        correlation: &Correlation,
+        ago_ms: u64,
+        subject: Subject,
+        event: Event,
+        was_away: bool,
+    ) -> Findings {
         let asked = Span::from_secs(1);
         let (lasted, probing) = (Span::from_secs(60), Some(Span::from_secs(2)));
-        let parting = Parting { asked, probing, lasted, ..Parting::default() };
+        let parting = Parting { asked, probing, lasted, was_away, ..Parting::default() };
         let at_ms = correlation.clock.wall_ms() - ago_ms;
-        let fact = Fact::new(at_ms, subject, Event::Left(verdict));
+        let fact = Fact::new(at_ms, subject, event);
         correlation.handle_fact(&Fact { parting, ..fact })
     }
 
@@ -443,6 +470,43 @@ mod tests {
         assert_eq!(found.len(), 4);
         assert!(join(&correlation, subject(11, 1), None).is_empty());
         let over = join(&correlation, subject(12, 2), None);
+        assert!(matches!(&over[..], [(_, Body::OutageOver(outage))] if outage.recovered));
+    }
+
+    #[test]
+    fn the_account_of_a_peer_that_resumes_its_session_revises_the_verdict_on_its_link() {
+        let (correlation, _questions) = correlation();
+        join(&correlation, subject(1, 1), None);
+        assert!(go_away(&correlation, subject(1, 1), Cause::PeerReset).is_empty());
+        let (saw, silent_ms, ended_ms, absent_ms, suspended_ms) = (Saw::Reset, 0, 0, 0, 0);
+        let account = Account { session: 1, saw, silent_ms, ended_ms, absent_ms, suspended_ms };
+        let found = resume(&correlation, subject(1, 1), Some(account));
+        let [(_, Body::VerdictRevised { session, revision })] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert_eq!(&*session.session, "0000000000000001");
+        assert_eq!((revision.from, revision.to), ("peer_reset", "middlebox_reset"));
+    }
+
+    #[tokio::test]
+    async fn sessions_that_go_away_together_are_an_outage_and_their_ends_count_no_more() {
+        let (correlation, _questions) = correlation();
+        for host in 1..=5 {
+            join(&correlation, subject(u64::from(host), host), None);
+        }
+        let lost = Cause::PathLost { direction: Direction::Both, scope: Scope::Unknown };
+        for host in 1..=3 {
+            let subject = || subject(u64::from(host), host);
+            assert!(go_away(&correlation, subject(), lost).is_empty());
+            let left = Event::Left(verdict(lost));
+            assert!(ended_by(&correlation, 0, subject(), left, true).is_empty());
+        }
+        correlation.wait_for_deadline().await;
+        let found = correlation.handle_deadline();
+        let Some((_, Body::Outage(outage))) = found.first() else { panic!("{found:?}") };
+        assert_eq!((outage.affected, outage.of_online, outage.hosts), (3, 5, 3));
+        assert!(resume(&correlation, subject(1, 1), None).is_empty());
+        let over = resume(&correlation, subject(2, 2), None);
         assert!(matches!(&over[..], [(_, Body::OutageOver(outage))] if outage.recovered));
     }
 

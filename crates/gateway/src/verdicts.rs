@@ -1,15 +1,18 @@
 //! The last verdicts with their flight recorders, for queries about the cause.
 
+mod lost;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use systole_core::Span;
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::flight::Flight;
 use systole_core::ledger::Note;
+use systole_core::{Span, session};
 
 use crate::identity::Refusal;
-use crate::report::{Parting, Subject};
+use crate::report::{Fact, Parting, Subject};
+use lost::Lost;
 
 /// The number of verdicts kept unless the configuration says otherwise; a new one replaces the
 /// oldest. Each takes at most 800 bytes including its identity, 8 MB in all. Operators ask within
@@ -26,6 +29,7 @@ pub const STRANGERS: usize = 1_000;
 pub struct Verdicts {
     sessions: Mutex<Ring>,
     strangers: Mutex<Ring>,
+    lost: Mutex<Lost>,
 }
 
 /// Verdicts of one kind, in their own order.
@@ -42,8 +46,10 @@ struct Ring {
 pub struct Ended {
     /// The number of the verdict in the order of all verdicts of its kind, from 1.
     pub number: u64,
-    /// When the verdict fell, in milliseconds since 1970-01-01 UTC.
+    /// When the session or connection ended, in milliseconds since 1970-01-01 UTC.
     pub at_ms: u64,
+    /// When the verdict fell: as `at_ms`, or earlier if the session was away.
+    pub fell_at_ms: u64,
     /// The session or connection that ended.
     pub subject: Subject,
     /// The verdict, with its cause as known now.
@@ -77,7 +83,8 @@ impl Verdicts {
         let ring = |capacity: usize| {
             Mutex::new(Ring { kept: VecDeque::new(), capacity: capacity.max(1), last: 0 })
         };
-        Verdicts { sessions: ring(sessions), strangers: ring(strangers) }
+        let lost = Mutex::new(Lost::new(sessions.max(1)));
+        Verdicts { sessions: ring(sessions), strangers: ring(strangers), lost }
     }
 
     /// Returns how many verdicts on sessions are kept at most.
@@ -87,31 +94,70 @@ impl Verdicts {
 
     /// Keeps a verdict, among those on sessions or on strangers.
     pub fn keep(&self, at_ms: u64, subject: Subject, verdict: Verdict, parting: &Parting) {
-        let Parting { lasted, flight, refusal, .. } = parting.clone();
-        let mut ring = lock(if subject.established { &self.sessions } else { &self.strangers });
+        let lost = parting.was_away.then(|| self.lost().remove(subject.session)).flatten();
+        let mut ended = ended(at_ms, subject, verdict, parting);
+        // A session whose time is over has ended by the verdict on its link.
+        if let Some(lost) = lost.filter(|lost| lost.verdict.at == verdict.at) {
+            (ended.fell_at_ms, ended.revised_from) = (lost.fell_at_ms, lost.revised_from);
+        }
+        let is_session = ended.subject.established;
+        let mut ring = lock(if is_session { &self.sessions } else { &self.strangers });
         ring.last += 1;
-        let number = ring.last;
+        ended.number = ring.last;
         if ring.kept.len() == ring.capacity {
             ring.kept.pop_front();
         }
-        let revised_from = None;
-        let ended =
-            Ended { number, at_ms, subject, verdict, revised_from, lasted, flight, refusal };
         ring.kept.push_back(Arc::new(ended));
     }
 
-    /// Replaces the cause of a session's verdict by a better one, which `note` showed. A verdict is
-    /// revised at most once: returns `false` if it already was, or is no longer kept.
+    /// Keeps the verdict on the link of a session that is away.
+    pub fn lose(&self, at_ms: u64, subject: Subject, verdict: Verdict, parting: &Parting) {
+        self.lost().put(ended(at_ms, subject, verdict, parting));
+    }
+
+    /// Forgets the verdict on the link of a session that is away no more.
+    pub fn forget_lost(&self, session: u64) {
+        self.lost().remove(session);
+    }
+
+    /// Returns the verdict on the link of a session that is away, if it is kept.
+    pub fn find_lost(&self, session: u64) -> Option<Arc<Ended>> {
+        self.lost().get(session).cloned()
+    }
+
+    /// Adds to the end of a session that was away what is known of its last link.
+    pub(crate) fn complete(&self, fact: &mut Fact) {
+        let session::Event::Left(verdict) = &mut fact.event else {
+            return;
+        };
+        if !fact.parting.was_away {
+            return;
+        }
+        let lost = self.lost();
+        let Some(lost) = lost.get(fact.subject.session) else {
+            return;
+        };
+        fact.parting.lasted = lost.lasted;
+        fact.parting.flight = lost.flight.clone();
+        if lost.verdict.at == verdict.at {
+            *verdict = lost.verdict;
+        }
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Lost> {
+        self.lost.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the cause of a session's verdict by a better one, which `note` showed, or that of
+    /// the verdict on the last link of one that is away. A verdict is revised at most once: returns
+    /// `false` if it already was, or is no longer kept.
     pub fn revise(&self, session: u64, cause: Cause, confidence: Confidence, note: Note) -> bool {
+        if let Some(lost) = self.lost().get_mut(session) {
+            return Arc::make_mut(lost).revise(cause, confidence, note);
+        }
         let mut ring = lock(&self.sessions);
         let found = ring.kept.iter_mut().rev().find(|ended| ended.subject.session == session);
-        let Some(ended) = found.filter(|ended| ended.revised_from.is_none()) else {
-            return false;
-        };
-        let ended = Arc::make_mut(ended);
-        ended.revised_from = Some((ended.verdict.cause, ended.verdict.confidence, note));
-        ended.verdict = Verdict { cause, confidence, ..ended.verdict };
-        true
+        found.is_some_and(|ended| Arc::make_mut(ended).revise(cause, confidence, note))
     }
 
     /// Returns the verdict on a session, or on a connection that was never one, if still kept.
@@ -150,6 +196,26 @@ impl Verdicts {
 
 fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
     ring.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns what is kept of a verdict, still without a number.
+fn ended(at_ms: u64, subject: Subject, verdict: Verdict, parting: &Parting) -> Ended {
+    let Parting { lasted, flight, refusal, .. } = parting.clone();
+    let (number, fell_at_ms, revised_from) = (0, at_ms, None);
+    Ended { number, at_ms, fell_at_ms, subject, verdict, revised_from, lasted, flight, refusal }
+}
+
+impl Ended {
+    /// A session that was kicked or replaced while it was away did not end by what is found out of
+    /// its link: only a provisional verdict is revised.
+    fn revise(&mut self, cause: Cause, confidence: Confidence, note: Note) -> bool {
+        let may_be = self.revised_from.is_none() && self.verdict.cause.is_provisional();
+        if may_be {
+            self.revised_from = Some((self.verdict.cause, self.verdict.confidence, note));
+            self.verdict = Verdict { cause, confidence, ..self.verdict };
+        }
+        may_be
+    }
 }
 
 impl Wanted {
@@ -256,5 +322,72 @@ mod tests {
         assert_eq!(after.revised_from, Some((Cause::PeerReset, Confidence::High, Note::NewBoot)));
         // A reader of the old verdict keeps the old cause.
         assert_eq!(before.unwrap().verdict.cause, Cause::PeerReset);
+    }
+
+    fn parting(was_away: bool, lasted: Span) -> Parting {
+        Parting { was_away, lasted, ..Parting::default() }
+    }
+
+    fn lose(verdicts: &Verdicts, session: u64, cause: Cause) -> Ended {
+        keep(verdicts, session, cause);
+        let ended = Arc::unwrap_or_clone(verdicts.find(session).unwrap());
+        lock(&verdicts.sessions).kept.clear();
+        let Ended { at_ms, subject, verdict, .. } = ended.clone();
+        verdicts.lose(at_ms, subject, verdict, &parting(false, Span::from_secs(20)));
+        ended
+    }
+
+    fn left(of: &Ended, verdict: Verdict) -> Fact {
+        let fact = Fact::new(99_000, of.subject.clone(), session::Event::Left(verdict));
+        Fact { parting: parting(true, Span::ZERO), ..fact }
+    }
+
+    fn end(verdicts: &Verdicts, mut fact: Fact) -> Arc<Ended> {
+        verdicts.complete(&mut fact);
+        let session::Event::Left(verdict) = fact.event else { panic!("{fact:?}") };
+        verdicts.keep(fact.at_ms, fact.subject.clone(), verdict, &fact.parting);
+        verdicts.find(fact.subject.session).unwrap()
+    }
+
+    #[test]
+    fn a_session_that_is_not_resumed_ends_with_all_that_is_known_of_its_link() {
+        let verdicts = Verdicts::new(3, 2);
+        let lost = lose(&verdicts, 1, Cause::PeerReset);
+        assert!(verdicts.find(1).is_none() && verdicts.find_lost(1).is_some(), "it has not ended");
+        let (cause, confidence) = (Cause::PeerRebooted, Confidence::Certain);
+        assert!(verdicts.revise(1, cause, confidence, Note::NewBoot));
+        let ended = end(&verdicts, left(&lost, lost.verdict));
+        assert_eq!((ended.verdict.cause, ended.lasted), (cause, Span::from_secs(20)));
+        assert_eq!((ended.at_ms, ended.fell_at_ms), (99_000, 1));
+        assert!(ended.revised_from.is_some() && verdicts.find_lost(1).is_none());
+        assert!(!verdicts.revise(1, Cause::Unknown, confidence, Note::NewBoot), "it was revised");
+    }
+
+    #[test]
+    fn what_is_found_out_of_its_link_changes_nothing_for_a_session_that_was_kicked_meanwhile() {
+        let verdicts = Verdicts::new(3, 2);
+        let lost = lose(&verdicts, 1, Cause::PeerReset);
+        let verdict = Verdict { cause: Cause::Kicked, at: Time::from_millis(50), ..lost.verdict };
+        let ended = end(&verdicts, left(&lost, verdict));
+        assert_eq!((ended.verdict.cause, ended.fell_at_ms), (Cause::Kicked, 99_000));
+        assert!(!verdicts.revise(1, Cause::PeerRebooted, Confidence::Certain, Note::NewBoot));
+    }
+
+    #[test]
+    fn verdicts_on_links_are_bounded_and_forgotten_with_the_return() {
+        let verdicts = Verdicts::new(3, 2);
+        for session in 1..=5 {
+            lose(&verdicts, session, Cause::PeerReset);
+        }
+        let kept: Vec<u64> =
+            (1..=5).filter(|session| verdicts.find_lost(*session).is_some()).collect();
+        assert_eq!(kept, [3, 4, 5]);
+        for _ in 0..100 {
+            verdicts.forget_lost(5);
+            lose(&verdicts, 5, Cause::PeerReset);
+        }
+        assert!(verdicts.find_lost(5).is_some());
+        verdicts.forget_lost(5);
+        assert!(verdicts.find_lost(5).is_none());
     }
 }

@@ -216,7 +216,7 @@ fn explain_ended(gateway: &Gateway, ended: &Arc<Ended>) -> Why {
         online: false,
         suspect: false,
         verdict: Some(VerdictView::new(gateway, ended)),
-        timeline: timeline(ended.flight.as_deref(), ended.verdict.at, ended.at_ms),
+        timeline: timeline(ended.flight.as_deref(), ended.verdict.at, ended.fell_at_ms),
     }
 }
 

@@ -13,8 +13,9 @@ use crate::store::Noted;
 impl Gateway {
     /// Processes a fact: keeps its verdict, correlates it, publishes it as an event and logs it.
     /// Call [`crate::events::Events::wake`] after a batch.
-    pub fn note(&self, fact: Fact) {
+    pub fn note(&self, mut fact: Fact) {
         let in_order = self.in_order();
+        self.verdicts.complete(&mut fact);
         self.keep_verdict(&fact);
         let findings = self.correlation.handle_fact(&fact);
         let event = self.events.publish(fact);
@@ -86,11 +87,16 @@ impl Gateway {
         findings.into_iter().map(publish).collect()
     }
 
-    /// Keeps the verdict of a leave. Called before the event is published, since a subscriber may
+    /// Keeps the verdict of a leave, or on the link of a session that is away. Called before the event is published, since a subscriber may
     /// ask for the verdict at once.
     pub(super) fn keep_verdict(&self, fact: &Fact) {
-        if let session::Event::Left(verdict) = &fact.event {
-            self.verdicts.keep(fact.at_ms, fact.subject.clone(), *verdict, &fact.parting);
+        let Fact { at_ms, subject, event, parting, .. } = fact;
+        if let session::Event::Left(verdict) = event {
+            self.verdicts.keep(*at_ms, subject.clone(), *verdict, parting);
+        } else if let session::Event::Away { verdict, .. } = event {
+            self.verdicts.lose(*at_ms, subject.clone(), *verdict, parting);
+        } else if let session::Event::Resumed { .. } = event {
+            self.verdicts.forget_lost(subject.session);
         }
     }
 }

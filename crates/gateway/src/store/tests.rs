@@ -1,6 +1,7 @@
 //! The store: what survives a kill, a cut log, a full disk and a full table.
 
 mod aside;
+mod away;
 mod bans;
 mod counts;
 mod unknown;

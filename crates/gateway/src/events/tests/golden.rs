@@ -18,7 +18,7 @@ use crate::logs::{Lines, Logs};
 use crate::report::{Fact, Parting, PauseReason};
 
 /// The number of kinds of event; a new kind adds an example below.
-const KINDS: usize = 15;
+const KINDS: usize = 17;
 
 #[test]
 fn every_event_has_the_json_and_the_log_line_of_the_golden_file() {
@@ -128,6 +128,8 @@ fn session_events() -> Vec<session::Event> {
         session::Event::Retuned(Policy::demanding()),
         session::Event::Retuned(Policy::never()),
         session::Event::Moved { from: ([192, 0, 2, 9], 4_711).into() },
+        session::Event::Away { verdict, until: verdict.at + Span::from_secs(30) },
+        session::Event::Resumed { account: None, gap: 2, redelivered: 3 },
         session::Event::Left(verdict),
         session::Event::Left(early),
     ]

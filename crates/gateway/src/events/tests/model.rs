@@ -29,17 +29,20 @@ enum Change {
     Recovered,
     Moved(u16),
     Retuned(u64),
+    Away,
+    Resumed(u16),
 }
 
 /// What is known of a session that is online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct State {
+    is_away: bool,
     suspect: bool,
     port: u16,
     idle_ms: u64,
 }
 
-const AT_FIRST: State = State { suspect: false, port: 1, idle_ms: 1_000 };
+const AT_FIRST: State = State { is_away: false, suspect: false, port: 1, idle_ms: 1_000 };
 
 type Online = BTreeMap<u64, State>;
 
@@ -115,6 +118,14 @@ fn fact_of(session: u64, change: Change) -> Fact {
             session::Event::Moved { from: address(AT_FIRST.port) }
         }
         Change::Retuned(idle_ms) => session::Event::Retuned(policy(idle_ms)),
+        Change::Away => {
+            let until = Time::from_millis(30_000);
+            session::Event::Away { verdict: verdict(Cause::Unknown), until }
+        }
+        Change::Resumed(port) => {
+            fact.subject.address = address(port);
+            session::Event::Resumed { account: None, gap: 0, redelivered: 0 }
+        }
     };
     fact
 }
@@ -128,6 +139,9 @@ fn apply(online: &mut Online, session: u64, change: Change) {
         (Change::Recovered, Some(state)) => state.suspect = false,
         (Change::Moved(port), Some(state)) => state.port = port,
         (Change::Retuned(idle_ms), Some(state)) => state.idle_ms = idle_ms,
+        // A session without a link is in no doubt.
+        (Change::Away, Some(state)) => (state.is_away, state.suspect) = (true, false),
+        (Change::Resumed(port), Some(state)) => (state.is_away, state.port) = (false, port),
         (change, known) => panic!("{change:?} of {session}, {known:?}"),
     }
 }
@@ -138,7 +152,7 @@ impl Client {
         match &event.body {
             Body::Join { session, policy, .. } => {
                 let (port, idle_ms) = (port_of(session), policy.idle_ms.unwrap());
-                let state = State { suspect: false, port, idle_ms };
+                let state = State { is_away: false, suspect: false, port, idle_ms };
                 self.online.entry(number_of(session)).or_insert(state);
             }
             Body::Leave { session, end } => {
@@ -156,7 +170,13 @@ impl Client {
             Body::Retuned { session, policy } => {
                 self.change(session, |state| state.idle_ms = policy.idle_ms.unwrap());
             }
-            Body::Away { .. } | Body::Resumed { .. } => panic!("no session outlives its link"),
+            Body::Away { session, .. } => {
+                self.change(session, |state| (state.is_away, state.suspect) = (true, false));
+            }
+            Body::Resumed { session, .. } => {
+                let port = port_of(session);
+                self.change(session, |state| (state.is_away, state.port) = (false, port));
+            }
             Body::Warned { .. } | Body::Hung { .. } | Body::Overdue(_) => {}
             Body::Outage(_) | Body::OutageOver(_) | Body::Stalled { .. } => {}
             Body::AcceptingPaused { .. } | Body::AcceptingResumed { .. } => {}
@@ -218,12 +238,16 @@ impl World {
     /// Something happens to a session.
     fn change(&mut self) {
         let sessions: Vec<u64> = self.online.keys().copied().collect();
-        let (session, change) = match (self.chance.below(8), self.pick(&sessions)) {
+        let (session, change) = match (self.chance.below(9), self.pick(&sessions)) {
             (0..3, _) | (_, None) => {
                 self.last += 1;
                 (self.last, Change::Join)
             }
             (3, Some(session)) => (session, Change::Leave(Cause::Unknown)),
+            (4.., Some(session)) if self.online[&session].is_away => {
+                (session, Change::Resumed(2 + self.chance.below(9) as u16))
+            }
+            (8, Some(session)) => (session, Change::Away),
             (4, Some(session)) => (session, Change::Leave(Cause::PeerReset)),
             (5, Some(session)) => (session, Change::Moved(2 + self.chance.below(9) as u16)),
             (6, Some(session)) => (session, Change::Retuned(2_000 + self.chance.below(9))),
