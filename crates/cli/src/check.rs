@@ -2,10 +2,12 @@
 
 use std::io;
 
-use systole_core::Policy;
+use systole_core::link::WhenFull;
 use systole_core::policy::Detection;
+use systole_core::{Policy, Span};
 use systole_gateway::config::{
-    BEACON, BeaconListener, Listener, codec_name, refused_because, role_name, show_names, show_span,
+    BEACON, BeaconListener, Listener, Resume, codec_name, refused_because, role_name, show_names,
+    show_span,
 };
 use systole_gateway::{Config, unbindable, unopenable};
 use systole_net::Clock;
@@ -61,6 +63,7 @@ fn describe(config: &Config) -> Vec<String> {
     lines.extend(config.listeners.iter().map(believes));
     let keyed = |it: &BeaconListener| format!("{} believes devices by their keys: safe", it.name());
     lines.extend(config.beacons.iter().map(keyed));
+    lines.extend(config.listeners.iter().filter_map(resumes));
     lines.extend(certificates(config).map(|(name, facts)| {
         format!("{name} has TLS: {}, until {}", show_names(facts), facts.until)
     }));
@@ -93,6 +96,18 @@ fn describe(config: &Config) -> Vec<String> {
         lines.push("enforce is off: dead peers are reported, never disconnected".to_owned());
     }
     lines
+}
+
+/// Says for how long the sessions of a listener outlive their links, if they do.
+fn resumes(listener: &Listener) -> Option<String> {
+    let Resume { window, when_full } = listener.resume();
+    let name = listener.name();
+    let full = match when_full {
+        WhenFull::End => "one whose window is full ends",
+        WhenFull::Gap => "a full window leaves a gap",
+    };
+    (window > Span::ZERO)
+        .then(|| format!("{name} keeps sessions for {} without a link; {full}", show_span(window)))
 }
 
 fn row(listener: &Listener) -> [String; 6] {

@@ -44,6 +44,8 @@ enforce = false
 name = "games"
 address = "[::1]:9000"
 policy.preset = "demanding"
+resume_window = "2m"
+resume_when_full = "gap"
 
 [[listener]]
 address = "127.0.0.1:9001"
@@ -68,6 +70,7 @@ line      line    127.0.0.1:9001  watch  none   never, keepalive 1m 30s
 
 games believes whoever connects from this machine, with the identity that it claims: safe
 line believes whoever connects from this machine, with the identity that it claims: safe
+games keeps sessions for 2m without a link; a full window leaves a gap
 
 admin at 0.0.0.0:9002, with a token
 an address may have half of all links, 1024 of them not logged in, 1000 new in a second

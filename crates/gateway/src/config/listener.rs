@@ -14,6 +14,7 @@ use systole_net::tls::ALPN;
 
 use super::beacon::{self, BEACON, BeaconListener, BeaconSettings, DEFAULT_MAX_BEACONS};
 use super::policy;
+use super::resume::Resume;
 use super::section::{Given, Reading, Section};
 use super::sessions::{self, SessionSettings};
 use super::span::show_span;
@@ -60,6 +61,7 @@ pub struct Listener {
     pub(super) sessions: link::Logins,
     pub(super) rates: link::Rates,
     pub(super) window: Option<window::Limits>,
+    pub(super) resume: Resume,
     pub(super) logins: Logins,
 }
 
@@ -133,6 +135,11 @@ impl Listener {
         self.window
     }
 
+    /// Returns how its sessions outlive their links.
+    pub fn resume(&self) -> Resume {
+        self.resume
+    }
+
     /// Returns who verifies the tokens of its clients; `None` if nobody looks at them.
     pub fn verifier(&self) -> Option<&Verifier> {
         self.logins.verifier.as_ref()
@@ -181,6 +188,7 @@ impl Listener {
             sessions: sessions::DEFAULT,
             rates: link::Rates::default(),
             window: Some(sessions::WINDOW),
+            resume: Resume::default_of(codec),
             logins: Logins { anonymous: true, verifier: None },
         }
     }
@@ -312,7 +320,8 @@ pub(super) fn read(
     listener.tls = tls.read(reading, directory, protocol_names(codec));
     listener.client_identity = tls.client_identity(reading);
     listener.has_client_roots = tls.has_client_roots();
-    (listener.sessions, listener.rates, listener.window) = sessions.read();
+    (listener.sessions, listener.rates, listener.window, listener.resume) =
+        sessions.read(reading, codec);
     let circumstances = Circumstances {
         is_local: is_local(address),
         has_tokens: codec == Codec::Native,

@@ -113,6 +113,7 @@ fn of_listener(now: &Listener, new: &Listener) -> Differences<'static> {
         sessions,
         rates,
         window,
+        resume,
         // What a verifier has is applied.
         logins: _,
     } = now;
@@ -135,6 +136,8 @@ fn of_listener(now: &Listener, new: &Listener) -> Differences<'static> {
         ("heartbeats_per_second", rates.heartbeats != new.rates.heartbeats),
         ("window_messages", messages(window) != messages(&new.window)),
         ("window_bytes", bytes(window) != bytes(&new.window)),
+        ("resume_window", resume.window != new.resume.window),
+        ("resume_when_full", resume.when_full != new.resume.when_full),
         ("anonymous", now.anonymous() != new.anonymous()),
         ("tokens", now.tokens().is_some() != new.tokens().is_some()),
         ("webhook", now.webhook().is_some() != new.webhook().is_some()),
@@ -167,6 +170,7 @@ fn of_limits(now: &Limits, new: &Limits) -> Differences<'static> {
         outbox_total,
         incomplete_frames,
         windows,
+        away,
         events,
         sse_subscribers,
         verdicts,
@@ -177,6 +181,7 @@ fn of_limits(now: &Limits, new: &Limits) -> Differences<'static> {
         ("outbox_total", *outbox_total != new.outbox_total),
         ("incomplete_frames", *incomplete_frames != new.incomplete_frames),
         ("windows", *windows != new.windows),
+        ("away", *away != new.away),
         ("events", *events != new.events),
         ("sse_subscribers", *sse_subscribers != new.sse_subscribers),
         ("verdicts", *verdicts != new.verdicts),
@@ -247,7 +252,7 @@ mod tests {
             ("rest = \"0ms\"", vec!["rest"]),
             ("shards = 3\nlogic = \"none\"", vec!["shards", "logic"]),
             ("[admin]\naddress = \"127.0.0.1:9\"", vec!["admin.address"]),
-            ("[limits]\nevents = 7", vec!["limits.events"]),
+            ("[limits]\nevents = 7\naway = 8", vec!["limits.away", "limits.events"]),
             ("[addresses]\nhalf_open = 7", vec!["addresses.half_open"]),
             ("[log]\nformat = \"json\"", vec!["log.format"]),
         ] {
@@ -271,6 +276,10 @@ mod tests {
             (
                 format!("{listener}logins_per_minute = 7\nbytes_per_second = 9\n{hook}"),
                 vec!["listener \"games\".logins_per_minute", "listener \"games\".bytes_per_second"],
+            ),
+            (
+                format!("{listener}resume_window = \"9s\"\nresume_when_full = \"gap\"\n{hook}"),
+                vec!["listener \"games\".resume_window", "listener \"games\".resume_when_full"],
             ),
             (
                 format!("{}{hook}", listener.replace("games", "chat")),

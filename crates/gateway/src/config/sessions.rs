@@ -1,10 +1,13 @@
 //! Reads how many sessions an identity may have, what a login beyond that meets, how often it may
-//! log in, how much each session may send, and how much may wait for its acknowledgement.
+//! log in, how much each session may send, how much may wait for its acknowledgement, and for how
+//! long it outlives its link.
 
 use systole_core::link::{Logins, Rates};
 use systole_core::window::Limits;
+use systole_core::wire::Codec;
 use toml::de::DeValue;
 
+use super::resume::{Resume, ResumeSettings};
 use super::section::{Given, Reading, Section};
 use super::value;
 
@@ -40,6 +43,7 @@ pub(super) struct SessionSettings {
     rates: [Option<Given<u32>>; 3],
     window_messages: Option<Given<u32>>,
     window_bytes: Option<Given<u64>>,
+    resume: ResumeSettings,
 }
 
 /// The names of the rates.
@@ -56,6 +60,7 @@ impl SessionSettings {
             rates: RATES.map(|name| section.take(reading, name, rate)),
             window_messages: section.take(reading, "window_messages", window_messages),
             window_bytes: section.take(reading, "window_bytes", value::bytes(1 << 10..=64 << 20)),
+            resume: ResumeSettings::take(reading, section),
         }
     }
 
@@ -75,7 +80,8 @@ impl SessionSettings {
             ("window_bytes", window_bytes),
         ];
         let rates = self.rates.iter().map(|rate| rate.as_ref().map(|given| &given.span));
-        for (key, place) in named.into_iter().chain(RATES.into_iter().zip(rates)) {
+        let named = named.into_iter().chain(self.resume.given());
+        for (key, place) in named.chain(RATES.into_iter().zip(rates)) {
             let Some(place) = place else { continue };
             let what = format!("`{key}` has no effect on a beacon listener");
             let help =
@@ -84,8 +90,12 @@ impl SessionSettings {
         }
     }
 
-    /// Returns what the settings say.
-    pub(super) fn read(self) -> (Logins, Rates, Option<Limits>) {
+    /// Returns what the settings say at a listener with this codec.
+    pub(super) fn read(
+        self,
+        reading: &mut Reading<'_>,
+        codec: Codec,
+    ) -> (Logins, Rates, Option<Limits>, Resume) {
         let limit = u16::try_from(Given::or(self.per_identity, 1)).unwrap_or(u16::MAX);
         let [messages, bytes, heartbeats] = self.rates.map(|rate| Given::or(rate, 0));
         let each = DEFAULT.per_minute.saturating_mul(limit.into());
@@ -98,7 +108,8 @@ impl SessionSettings {
                 .map_or(WINDOW.bytes, |given| u32::try_from(given.value).unwrap_or(u32::MAX)),
         };
         let window = Some(window).filter(Limits::is_legal);
-        (logins, Rates { messages, bytes, heartbeats }, window)
+        let resume = self.resume.read(reading, codec, window);
+        (logins, Rates { messages, bytes, heartbeats }, window, resume)
     }
 }
 

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::str::FromStr;
 
 use systole_core::Span;
-use systole_core::hub::{FRAME_MEMORY, WINDOW_MEMORY};
+use systole_core::hub::{AWAY_SESSIONS, FRAME_MEMORY, WINDOW_MEMORY};
 use systole_core::link::Hung;
 use systole_net::listener::MAX_SHARDS;
 use toml::de::DeValue;
@@ -66,6 +66,9 @@ pub struct Limits {
     /// Beyond it the link that keeps most ends as a slow consumer. More tolerates more clients that
     /// take nothing.
     pub windows: u64,
+    /// Maximum of sessions that are away, without a link. Beyond it the one that would end first
+    /// ends. More bridge an outage of more clients, at some 500 bytes each, beside their messages.
+    pub away: u64,
     /// Number of presence events kept for subscribers that reconnect. More events allow a longer
     /// absence; after a longer one the subscriber gets a new snapshot.
     pub events: u64,
@@ -152,6 +155,7 @@ impl Default for Limits {
             outbox_total: 256 << 20,
             incomplete_frames: FRAME_MEMORY as u64,
             windows: WINDOW_MEMORY as u64,
+            away: AWAY_SESSIONS.into(),
             events: 1_024,
             sse_subscribers: 64,
             verdicts: VERDICTS as u64,
@@ -246,6 +250,7 @@ pub(super) fn read_limits(reading: &mut Reading<'_>, mut section: Section<'_>) -
     // A share of at least two of the longest frames for each of 256 shards.
     let frames = section.take(reading, "incomplete_frames", value::bytes(33 << 20..=1 << 40));
     let windows = section.take(reading, "windows", value::bytes(1 << 20..=1 << 40));
+    let away = section.take(reading, "away", value::integer(1..=100_000_000));
     let events = section.take(reading, "events", value::integer(1..=100_000_000));
     let subscribers = section.take(reading, "sse_subscribers", value::integer(1..=10_000));
     let verdicts = section.take(reading, "verdicts", value::integer(1..=1_000_000));
@@ -256,6 +261,7 @@ pub(super) fn read_limits(reading: &mut Reading<'_>, mut section: Section<'_>) -
         outbox_total: Given::or(total, default.outbox_total),
         incomplete_frames: Given::or(frames, default.incomplete_frames),
         windows: Given::or(windows, default.windows),
+        away: Given::or(away, default.away),
         events: Given::or(events, default.events),
         sse_subscribers: Given::or(subscribers, default.sse_subscribers),
         verdicts: Given::or(verdicts, default.verdicts),

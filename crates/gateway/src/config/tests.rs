@@ -5,6 +5,7 @@ use super::*;
 use std::fs;
 
 mod logins;
+mod resume;
 mod tls;
 
 const FILE: &str = include_str!("../../../../systole.toml");

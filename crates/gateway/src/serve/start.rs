@@ -166,6 +166,7 @@ pub(super) fn start(
             outbox_memory: share(config.limits.outbox_total, shards),
             frame_memory: share(config.limits.incomplete_frames, shards),
             window_memory: share(config.limits.windows, shards),
+            away: away_share(config.limits.away, shards),
             longest_rest: config.rest,
             logic: Logic::new(config.logic),
             jobs: has_tokens.then(|| jobs.clone()),
@@ -438,12 +439,28 @@ fn link_settings(config: &Config, clock: Clock) -> std::io::Result<Vec<Settings>
             hung: config.hung,
             logins: listener.sessions(),
             rates: listener.rates(),
-            // Without a logic server, a message is taken when it has arrived.
-            window: listener.window().map(|limits| Windows::new(limits, Takes::AtOnce)),
+            window: windows(listener),
             ..Settings::new(listener.codec(), Side::Accepting, listener.policy())
         }
     };
     Ok(config.listeners.iter().map(setting).collect())
+}
+
+/// Returns the windows of the sessions of a listener.
+fn windows(listener: &Listener) -> Option<Windows> {
+    let resume = listener.resume();
+    listener.window().map(|limits| Windows {
+        outlives: resume.window,
+        full: resume.when_full,
+        // Without a logic server, a message is taken when it has arrived.
+        ..Windows::new(limits, Takes::AtOnce)
+    })
+}
+
+/// Returns a shard's share of the sessions that may be away: one at least, since a limit of fewer
+/// than there are shards does not say whose sessions end with their links.
+fn away_share(limit: u64, shards: usize) -> u32 {
+    u32::try_from(limit.div_ceil(shards.max(1) as u64)).unwrap_or(u32::MAX)
 }
 
 /// Returns a shard's share of a limit of the whole gateway in bytes.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mio::{Events, Poll, Token};
 use systole_core::Time;
 use systole_core::gather::Gather;
-use systole_core::hub::{self, AWAY_SESSIONS, Hub, HubCommand};
+use systole_core::hub::{self, Hub, HubCommand};
 use systole_core::kernel::TcpSnapshot;
 use systole_core::link;
 use systole_core::wire::CloseReason;
@@ -129,7 +129,7 @@ impl<T: Accept> Streams<T> {
             seed: setup.seed,
             frame_memory: setup.frame_memory,
             window_memory: setup.window_memory,
-            away: AWAY_SESSIONS,
+            away: setup.away,
         });
         let streams = Streams {
             tls,

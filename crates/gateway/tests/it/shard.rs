@@ -93,6 +93,7 @@ fn start_behind(door: Door, policy: Policy, adjust: impl FnOnce(&mut ShardSetup)
         outbox_memory: 256 * 1024 * 1024,
         frame_memory: 64 * 1024 * 1024,
         window_memory: 64 << 20,
+        away: 100,
         longest_rest: LONGEST_REST,
         logic: Logic::new(config::Logic::Echo),
         epochs: Arc::default(),

@@ -72,6 +72,7 @@ fn setup(
         outbox_memory: 256 * 1024 * 1024,
         frame_memory: 64 * 1024 * 1024,
         window_memory: 64 * 1024 * 1024,
+        away: 100,
         longest_rest: LONG,
         logic,
         jobs: None,
