@@ -123,10 +123,12 @@ fn configuration(address: IpAddr, beat: Beat, keep_hung_ms: u64) -> String {
     // A peer that returns before the verdict on its old link must not take its place: the cause of
     // that verdict is what is measured.
     let listener = |name, address, port, codec| {
+        // Nor may a session outlive its link, since its leave has the verdict.
+        let resume = if codec == "native" { "resume_window = \"0s\"\n" } else { "" };
         let address = SocketAddr::new(address, port);
         format!(
             "[[listener]]\nname = \"{name}\"\naddress = \"{address}\"\ncodec = \"{codec}\"\n\
-             anonymous = true\nsessions_per_identity = 10\n"
+             anonymous = true\nsessions_per_identity = 10\n{resume}"
         )
     };
     let hung = match keep_hung_ms {

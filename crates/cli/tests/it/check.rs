@@ -13,6 +13,7 @@ line         line         127.0.0.1:7420  probe  30s    idle 15s, interval 5s, p
 native believes whoever connects from this machine, with the identity that it claims: safe
 message1028 believes whoever connects from this machine, with the identity that it claims: safe
 line believes whoever connects from this machine, with the identity that it claims: safe
+native keeps sessions for 30s without a link; one whose window is full ends
 
 admin at 127.0.0.1:7480, without a token
 an address may have half of all links, 1024 of them not logged in, 1000 new in a second

@@ -13,6 +13,10 @@ use super::value;
 /// What happens when a message to a session that is away finds its window full.
 const WHEN_FULL: [(&str, WhenFull); 2] = [("end", WhenFull::End), ("gap", WhenFull::Gap)];
 
+/// How long a session outlives its link unless the file says otherwise: a change of networks and
+/// the restart of a router take less, and who comes later has missed too much to go on.
+const WINDOW: Span = Span::from_secs(30);
+
 /// The longest time for which a session may outlive its link: what waits for it is kept in memory.
 const LONGEST: Span = Span::from_secs(86_400);
 
@@ -36,7 +40,8 @@ impl Resume {
     /// What holds for sessions of a codec unless the file says otherwise.
     pub(super) const fn default_of(codec: Codec) -> Resume {
         match codec {
-            Codec::Native | Codec::Message1028 | Codec::Line => Resume::OFF,
+            Codec::Native => Resume { window: WINDOW, when_full: WhenFull::End },
+            Codec::Message1028 | Codec::Line => Resume::OFF,
         }
     }
 }

@@ -13,6 +13,8 @@ fn a_native_listener_says_for_how_long_its_sessions_outlive_their_links() {
     assert_eq!(read, Resume { window: Span::from_secs(120), when_full: WhenFull::Gap });
     assert_eq!(resume("resume_window = \"0s\"").window, Span::ZERO);
     assert_eq!(resume("resume_when_full = \"end\"").when_full, WhenFull::End);
+    let default = Resume { window: Span::from_secs(30), when_full: WhenFull::End };
+    assert_eq!(resume(""), default);
     let without = "window_messages = \"off\"\nresume_window = \"0s\"";
     assert_eq!(resume(without).window, Span::ZERO);
     assert_eq!(resume("window_messages = \"off\"").window, Span::ZERO);
@@ -24,7 +26,8 @@ fn a_setting_without_an_effect_is_refused() {
     for (lines, what) in [
         (
             "resume_window = \"25h\"",
-            "`resume_window` must be a length of time in quotes with its unit, from \"0s\" to \"1d\"",
+            "`resume_window` must be a length of time in quotes with its unit, \
+             from \"0s\" to \"1d\"",
         ),
         ("resume_when_full = \"drop\"", "`resume_when_full` must be \"end\" or \"gap\""),
         (
