@@ -143,9 +143,10 @@ struct ShardCollector {
 /// A metric with one value per shard: name, help, and accessor.
 type ShardMetric = (&'static str, &'static str, fn(&ShardStats) -> &Cell);
 
-const GAUGES: [ShardMetric; 7] = [
+const GAUGES: [ShardMetric; 8] = [
     ("systole_links", "Links open now, in handshake or online", |shard| &shard.links),
     ("systole_sessions_online", "Sessions online now", |shard| &shard.online),
+    ("systole_sessions_away", "Sessions without a link now", |shard| &shard.away),
     ("systole_suspects", "Sessions suspected now", |shard| &shard.suspects),
     ("systole_facts_waiting", "Sessions of which events wait", |shard| &shard.facts_waiting),
     ("systole_frame_bytes", "Memory of incomplete frames", |shard| &shard.frame_bytes),
@@ -153,7 +154,7 @@ const GAUGES: [ShardMetric; 7] = [
     ("systole_outbox_bytes", "Memory of unsent bytes", |shard| &shard.outbox_bytes),
 ];
 
-const COUNTERS: [ShardMetric; 12] = [
+const COUNTERS: [ShardMetric; 15] = [
     ("systole_accepted", "Connections accepted", |shard| &shard.accepted),
     ("systole_accept_pauses", "Times accepting paused at a limit", |shard| &shard.accept_pauses),
     (
@@ -180,6 +181,13 @@ const COUNTERS: [ShardMetric; 12] = [
     }),
     ("systole_undelivered", "Leave-takings that ended with bytes unacknowledged", |shard| {
         &shard.undelivered
+    }),
+    ("systole_resumptions", "Sessions resumed", |shard| &shard.resumed),
+    ("systole_resumptions_gone", "Requests to resume a session that was gone", |shard| {
+        &shard.not_resumed
+    }),
+    ("systole_resumptions_refused", "Requests to resume with a token of no session", |shard| {
+        &shard.resumptions_refused
     }),
     ("systole_loop_turns", "Turns of the loop", |shard| &shard.turns),
 ];

@@ -89,6 +89,14 @@ pub struct ShardStats {
     pub online: Cell,
     /// Sessions now suspect.
     pub suspects: Cell,
+    /// Sessions now away, without a link.
+    pub away: Cell,
+    /// Sessions resumed.
+    pub resumed: Cell,
+    /// Requests to resume a session that was gone.
+    pub not_resumed: Cell,
+    /// Requests to resume a session with a token that was not its own.
+    pub resumptions_refused: Cell,
     /// Links accepted.
     pub accepted: Cell,
     /// Heartbeats received.

@@ -243,6 +243,10 @@ impl<T: Accept> Traffic for Streams<T> {
         stats.connections.set(u64::from(shard.traffic.sockets.conns.len()));
         stats.online.set(u64::from(counters.online));
         stats.suspects.set(u64::from(counters.suspects));
+        stats.away.set(u64::from(counters.away));
+        stats.resumed.set(counters.resumed);
+        stats.not_resumed.set(counters.not_resumed);
+        stats.resumptions_refused.set(counters.resumptions_refused);
         stats.heartbeats_in.set(counters.heartbeats_in);
         stats.heartbeats_out.set(counters.heartbeats_out);
         stats.accepted.set(shard.traffic.accepted);
