@@ -13,6 +13,7 @@ use super::sweep::SWEEP_STEP;
 use super::{Hub, PLACE_OF_AWAY};
 use crate::cause::{Cause, Verdict};
 use crate::link::{Command, Introduced, Resumable, WhenFull, cause_of};
+use crate::origin::Shares;
 use crate::plain::plain_struct;
 use crate::resume::{Digest, NotResumed};
 use crate::session;
@@ -42,6 +43,8 @@ pub(super) struct Away {
     pub(super) commands: u64,
     /// When the session ends.
     until: Time,
+    /// Its number among those that went away, in order.
+    serial: u64,
     /// The session has ended, and is kept until that is told.
     is_over: bool,
 }
@@ -56,6 +59,7 @@ plain_struct! { Away {
     logged_in,
     commands,
     until,
+    serial,
     is_over
 } }
 
@@ -67,6 +71,10 @@ pub(super) struct Absences {
     /// Those that have ended, until all outputs were polled.
     over: Vec<Place>,
     limit: usize,
+    /// The sessions by the addresses of their last links, which decide whose makes room.
+    shares: Shares,
+    serials: BTreeMap<u64, Place>,
+    next_serial: u64,
     lapsed: Lapsed,
 }
 
@@ -136,6 +144,9 @@ impl Absences {
             ends: BTreeSet::new(),
             over: Vec::new(),
             limit: limit as usize,
+            shares: Shares::default(),
+            serials: BTreeMap::new(),
+            next_serial: 0,
             lapsed: Lapsed::default(),
         }
     }
@@ -166,16 +177,34 @@ impl Absences {
     pub(super) fn put(&mut self, place: Place, away: Box<Away>) {
         if !away.is_over {
             self.ends.insert((away.until, place));
+            self.shares.add(away.address.ip().into(), away.serial);
+            self.serials.insert(away.serial, place);
+            self.next_serial = self.next_serial.max(away.serial + 1);
         }
         self.table.insert(place, away);
+    }
+
+    /// Forgets when a session ends, and whose it is.
+    fn withdraw(&mut self, place: Place) {
+        if let Some(away) = self.table.get(&place) {
+            self.ends.remove(&(away.until, place));
+            self.shares.remove(away.address.ip().into(), away.serial);
+            self.serials.remove(&away.serial);
+        }
+    }
+
+    /// Returns the session that makes room, if there are too many: of the address that has most of
+    /// them the one that went away first. So nobody pushes out the sessions of others.
+    fn must_give_way(&self) -> Option<Place> {
+        let first = self.shares.first_to_go().filter(|_| self.len() > self.limit)?;
+        self.serials.get(&first).copied()
     }
 
     /// Takes a session that goes on.
     pub(super) fn take(&mut self, place: Place) -> Option<Box<Away>> {
         self.present(place)?;
-        let away = self.table.remove(&place)?;
-        self.ends.remove(&(away.until, place));
-        Some(away)
+        self.withdraw(place);
+        self.table.remove(&place)
     }
 
     pub(super) fn lapsed(&self) -> &Lapsed {
@@ -227,6 +256,7 @@ impl Hub {
             logged_in,
             commands,
             until,
+            serial: self.away.next_serial,
             is_over: false,
             resumable: *resumable,
         };
@@ -236,10 +266,8 @@ impl Hub {
         if self.draining.is_some() {
             self.end_away(now, place, None);
         }
-        while self.away.len() > self.away.limit
-            && let Some((_, first)) = self.away.ends.first().copied()
-        {
-            self.end_away(now, first, None);
+        while let Some(place) = self.away.must_give_way() {
+            self.end_away(now, place, None);
         }
     }
 
@@ -248,13 +276,13 @@ impl Hub {
         let Some(away) = self.away.table.get_mut(&place).filter(|away| !away.is_over) else {
             return;
         };
-        away.is_over = true;
         let lost = *away.resumable.verdict();
         let (before, digest) = (away.resumable.kept_bytes(), away.resumable.digest());
         let verdict = cause.map_or(lost, |cause| Verdict::of(cause, now, lost.last_heard));
-        self.away.ends.remove(&(away.until, place));
-        self.away.over.push(place);
         self.identities.remove(&away.introduced.identity, place);
+        away.is_over = true;
+        self.away.withdraw(place);
+        self.away.over.push(place);
         self.kept.count(Holder::Away(place), before, 0);
         if let (Some(number), Some(digest)) = (self.sessions.number_in(place), digest) {
             let why = if cause.is_some() { NotResumed::Ended } else { NotResumed::Expired };

@@ -34,7 +34,8 @@ pub struct Settings {
     /// The memory that messages may take together until they are acknowledged, in bytes. Beyond
     /// that, a link that would keep more ends as a slow consumer.
     pub window_memory: usize,
-    /// How many sessions may be away at once. Beyond that, the one ends that would end first.
+    /// How many sessions may be away at once. Beyond that, the oldest ends of the address that has
+    /// most of them.
     pub away: u32,
 }
 

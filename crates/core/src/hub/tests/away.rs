@@ -20,6 +20,7 @@ struct Bench {
     admissions: BTreeMap<u32, u32>,
     epoch: u64,
     grant: Grant<'static>,
+    address: SocketAddr,
 }
 
 fn digest(token: &[u8]) -> Digest {
@@ -55,6 +56,7 @@ impl Bench {
             admissions: BTreeMap::new(),
             epoch: 0,
             grant: Grant::default(),
+            address: ADDRESS,
         }
     }
 
@@ -105,7 +107,7 @@ impl Bench {
     }
 
     fn hello(&mut self, link: u32, listener: u16, identity: &str, resume: Option<Resume<'_>>) {
-        self.handle(World::Opened { link, listener, address: ADDRESS });
+        self.handle(World::Opened { link, listener, address: self.address });
         let hello = Hello { capabilities: WINDOWS, identity, resume, ..Hello::default() };
         let mut bytes = Vec::new();
         Codec::Native.encode(&Frame::Hello(hello), &mut bytes);
@@ -283,16 +285,23 @@ fn a_newer_login_replaces_a_session_that_is_away_and_its_leave_comes_first() {
 }
 
 #[test]
-fn beyond_the_limit_the_one_ends_that_would_end_first() {
+fn beyond_the_limit_the_oldest_ends_of_the_address_with_most() {
     let mut bench = Bench::new(WhenFull::End, 3);
-    let sessions: Vec<u64> = (0..5).map(|link| bench.log_in(link, "")).collect();
-    for link in [2, 0, 1, 4, 3] {
+    let address = |host| SocketAddr::from(([10, 0, 0, host], 4_711));
+    let mut sessions = Vec::new();
+    for (link, host) in [(0, 1), (1, 2), (2, 2), (3, 2), (4, 3)] {
+        bench.address = address(host);
+        sessions.push(bench.log_in(link, ""));
+    }
+    for link in 0..5 {
         bench.pass(Span::from_millis(10));
         bench.cut(link);
         assert!(bench.away() <= 3);
     }
     let left: Vec<u64> = bench.left().into_iter().map(|(session, _)| session).collect();
-    assert_eq!(left, [sessions[2], sessions[0]]);
+    assert_eq!(left, [sessions[1], sessions[2]], "one address pushes out its own alone");
+    bench.pass(OUTLIVES);
+    assert_eq!((bench.away(), bench.left().len()), (0, 5));
 }
 
 #[test]
