@@ -23,7 +23,7 @@ use crate::correlation::{Correlation, Questions};
 use crate::events::{Events, Limit};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::report::SessionInfo;
+use crate::report::Shown;
 use crate::request::{Filter, Order, Page, Refused, Request, Requests, SESSIONS_PER_PAGE, Story};
 use crate::shard_watch::{Changes, LOOK_INTERVAL, ShardWatch};
 use crate::stats::ShardStats;
@@ -329,21 +329,23 @@ impl Gateway {
         filter: &Filter,
         mut cursor: Cursor,
         limit: usize,
-    ) -> Result<(Vec<SessionInfo>, Option<Cursor>), ShardUnavailable> {
-        let mut found = Vec::new();
+    ) -> Result<(Page, Option<Cursor>), ShardUnavailable> {
+        let mut found = Page::default();
         for _ in 0..ASKS_PER_PAGE {
             let Some(shard) = self.shards.get(cursor.shard) else {
                 return Ok((found, None));
             };
-            let limit = limit.saturating_sub(found.len()).min(SESSIONS_PER_PAGE);
+            let has = found.sessions.len() + found.away.len();
+            let limit = limit.saturating_sub(has).min(SESSIONS_PER_PAGE);
             if limit == 0 {
                 break;
             }
             let filter = filter.clone();
-            let Page { sessions, next } =
+            let Page { sessions, away, next } =
                 ask(shard, |reply| Request::Sessions { from: cursor.link, limit, filter, reply })
                     .await?;
-            found.extend(sessions);
+            found.sessions.extend(sessions);
+            found.away.extend(away);
             cursor = match next {
                 Some(link) => Cursor { link, ..cursor },
                 None => Cursor { shard: cursor.shard + 1, link: 0 },
@@ -353,18 +355,18 @@ impl Gateway {
         Ok((found, next))
     }
 
-    /// Returns one session; `None` if it is not online.
+    /// Returns one session; `None` if it is neither online nor away.
     ///
     /// # Errors
     /// The session's shard gave no answer in time.
-    pub async fn session(&self, session: u64) -> Result<Option<SessionInfo>, ShardUnavailable> {
+    pub async fn session(&self, session: u64) -> Result<Option<Shown>, ShardUnavailable> {
         match self.shard_of(session) {
             Some(shard) => ask(shard, |reply| Request::Session { session, reply }).await,
             None => Ok(None),
         }
     }
 
-    /// Returns the recent history of a session; `None` if it is not online.
+    /// Returns the recent history of a session; `None` if it is neither online nor away.
     ///
     /// # Errors
     /// The session's shard gave no answer in time.
@@ -375,7 +377,8 @@ impl Gateway {
         }
     }
 
-    /// Gives an order to one session. Returns `false` if the session is not online.
+    /// Gives an order to one session. Returns `false` if the session is not online, unless it is
+    /// away and the order ends it.
     ///
     /// # Errors
     /// The session's shard gave no answer in time; the order may still have been carried out.

@@ -1,5 +1,7 @@
 //! The reports that a shard sends to the control plane, as plain data.
 
+mod away;
+
 use std::net::SocketAddr;
 
 use serde::Serialize;
@@ -14,6 +16,7 @@ use utoipa::ToSchema;
 
 use crate::events::PolicyInfo;
 use crate::identity::Refusal;
+pub use away::{AwayInfo, Shown};
 
 /// Capacity of a shard's channel of facts: what a shard reports while the control plane handles the
 /// events of a second. When it is full, facts wait in the shard.

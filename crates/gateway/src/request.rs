@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 
 use serde_json::Value;
+use systole_core::cause::Verdict;
 use systole_core::flight::Flight;
 use systole_core::kernel::TcpSnapshot;
 use systole_core::link::{Command, Goodbye};
@@ -15,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::bans::Banned;
 use crate::identity;
-use crate::report::{SessionInfo, Subject};
+use crate::report::{AwayInfo, SessionInfo, Shown, Subject};
 use crate::wake::LoopWaker;
 
 /// Capacity of a shard's request channel: requests come from people and scripts, not from traffic.
@@ -51,7 +52,7 @@ pub const SLOTS_PER_SEARCH: usize = 5_000;
 pub enum Request {
     /// Asks for a page of sessions.
     Sessions {
-        /// The first link number of the page.
+        /// The first link number of the page, or place of a session that is away.
         from: u32,
         /// Maximum number of sessions; never more than [`SESSIONS_PER_PAGE`].
         limit: usize,
@@ -64,8 +65,8 @@ pub enum Request {
     Session {
         /// The session's number.
         session: u64,
-        /// The channel for the answer; `None` if the session is not online here.
-        reply: oneshot::Sender<Option<SessionInfo>>,
+        /// The channel for the answer; `None` if the session is neither online nor away here.
+        reply: oneshot::Sender<Option<Shown>>,
     },
     /// Asks how a session lives whose host has just lost another one.
     Sibling {
@@ -78,7 +79,7 @@ pub enum Request {
     Story {
         /// The session's number.
         session: u64,
-        /// The channel for the answer; `None` if the session is not online here.
+        /// The channel for the answer; `None` if the session is neither online nor away here.
         reply: oneshot::Sender<Option<Box<Story>>>,
     },
     /// Gives an order to one session.
@@ -87,7 +88,8 @@ pub enum Request {
         session: u64,
         /// The order.
         order: Order,
-        /// The channel for the answer: whether the session was online here.
+        /// The channel for the answer: whether the session was online here, or away if the order
+        /// ends it.
         reply: oneshot::Sender<bool>,
     },
     /// Sends a message that comes from outside.
@@ -203,11 +205,13 @@ pub enum Target {
     },
 }
 
-/// The sessions of an identity that are online.
+/// The sessions of an identity that are online or away.
 #[derive(Clone, Debug, Default)]
 pub struct SessionsOf {
-    /// Some or all of them.
+    /// Some or all of those online.
     pub shown: Vec<SessionInfo>,
+    /// Some or all of those that are away.
+    pub away: Vec<AwayInfo>,
     /// How many more there are.
     pub more: u64,
 }
@@ -253,6 +257,8 @@ pub struct Filter {
     pub suspect: Option<bool>,
     /// Sessions of whom this ban keeps out.
     pub banned: Option<Banned>,
+    /// Those that are away, instead of those online.
+    pub away: bool,
 }
 
 /// How a session lives whose host has just lost another one.
@@ -266,15 +272,17 @@ pub struct Sibling {
     pub tcp: Option<TcpSnapshot>,
 }
 
-/// The recent history of a session that is online.
+/// The recent history of a session that is online or away.
 #[derive(Clone, Debug)]
 pub struct Story {
     /// The session.
     pub subject: Subject,
     /// Whether the session is suspect.
     pub suspect: bool,
-    /// The flight recorder; `None` for a beacon, which has none.
+    /// The flight recorder; `None` for a beacon, which has none, and for a session that is away.
     pub flight: Option<Flight>,
+    /// The verdict on the link of a session that is away, and how it is shown; else `None`.
+    pub away: Option<(Verdict, AwayInfo)>,
     /// The time of the answer, in vigilant time.
     pub now: Time,
     /// The time of the answer, in milliseconds since 1970-01-01 UTC.
@@ -284,9 +292,11 @@ pub struct Story {
 /// A page of the sessions of one shard.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The sessions, in the order of their link numbers.
+    /// The sessions online, in the order of their link numbers.
     pub sessions: Vec<SessionInfo>,
-    /// The first link number of the next page; `None` at the end.
+    /// The sessions that are away, if they were asked for, in the order of their places.
+    pub away: Vec<AwayInfo>,
+    /// The first link number, or place, of the next page; `None` at the end.
     pub next: Option<u32>,
 }
 

@@ -95,7 +95,7 @@ impl Verdicts {
     /// Keeps a verdict, among those on sessions or on strangers.
     pub fn keep(&self, at_ms: u64, subject: Subject, verdict: Verdict, parting: &Parting) {
         let lost = parting.was_away.then(|| self.lost().remove(subject.session)).flatten();
-        let mut ended = ended(at_ms, subject, verdict, parting);
+        let mut ended = Ended::new(at_ms, subject, verdict, parting);
         // A session whose time is over has ended by the verdict on its link.
         if let Some(lost) = lost.filter(|lost| lost.verdict.at == verdict.at) {
             (ended.fell_at_ms, ended.revised_from) = (lost.fell_at_ms, lost.revised_from);
@@ -112,7 +112,7 @@ impl Verdicts {
 
     /// Keeps the verdict on the link of a session that is away.
     pub fn lose(&self, at_ms: u64, subject: Subject, verdict: Verdict, parting: &Parting) {
-        self.lost().put(ended(at_ms, subject, verdict, parting));
+        self.lost().put(Ended::new(at_ms, subject, verdict, parting));
     }
 
     /// Forgets the verdict on the link of a session that is away no more.
@@ -198,14 +198,14 @@ fn lock(ring: &Mutex<Ring>) -> MutexGuard<'_, Ring> {
     ring.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns what is kept of a verdict, still without a number.
-fn ended(at_ms: u64, subject: Subject, verdict: Verdict, parting: &Parting) -> Ended {
-    let Parting { lasted, flight, refusal, .. } = parting.clone();
-    let (number, fell_at_ms, revised_from) = (0, at_ms, None);
-    Ended { number, at_ms, fell_at_ms, subject, verdict, revised_from, lasted, flight, refusal }
-}
-
 impl Ended {
+    /// Returns what is kept of a verdict, still without a number.
+    pub(crate) fn new(at_ms: u64, subject: Subject, verdict: Verdict, parting: &Parting) -> Ended {
+        let Parting { lasted, flight, refusal, .. } = parting.clone();
+        let (number, fell_at_ms, revised_from) = (0, at_ms, None);
+        Ended { number, at_ms, fell_at_ms, subject, verdict, revised_from, lasted, flight, refusal }
+    }
+
     /// A session that was kicked or replaced while it was away did not end by what is found out of
     /// its link: only a provisional verdict is revised.
     fn revise(&mut self, cause: Cause, confidence: Confidence, note: Note) -> bool {

@@ -9,7 +9,7 @@ use systole_core::wire::MAX_IDENTITY;
 use utoipa::ToSchema;
 
 use super::answer::{Json, PathText, Raw, Trouble};
-use super::sessions::SessionView;
+use super::sessions::{AwayView, SessionView};
 use super::state::Shared;
 use crate::gateway::{Gateway, Known};
 use crate::report::session_text;
@@ -26,13 +26,17 @@ pub(super) const MAX_ASKED: usize = IDENTITIES * (MAX_IDENTITY * 6 + 4) + 1_024;
 pub(super) struct Presence {
     /// The identity.
     identity: String,
-    /// `online`, `suspect` (all its sessions are), `offline`, or `unknown` (not online, and none of
-    /// the last sessions was its: `verdicts` in `[limits]` says how many are kept).
+    /// `online`, `suspect` (all its sessions online are), `away` (none is online, and one at least
+    /// waits for another connection), `offline`, or `unknown` (neither, and none of the last
+    /// sessions was its: `verdicts` in `[limits]` says how many are kept).
     state: &'static str,
     /// Its sessions that are online.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sessions: Vec<SessionView>,
-    /// How many more are online, which the answer has no room for; absent if none.
+    /// Its sessions that are away.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    away: Vec<AwayView>,
+    /// How many more are online or away, which the answer has no room for; absent if none.
     #[serde(skip_serializing_if = "Option::is_none")]
     more: Option<u64>,
     /// How its last session ended, if it is offline.
@@ -121,16 +125,23 @@ async fn presences(gateway: &Gateway, identities: Vec<Arc<str>>) -> Result<Vec<P
                 identity,
                 state: "unknown",
                 sessions: Vec::new(),
+                away: Vec::new(),
                 more: None,
                 last: None,
             },
-            Known::Online(SessionsOf { shown, more }) => {
-                let is_suspect = shown.iter().all(|session| session.suspect);
-                let state = if is_suspect { "suspect" } else { "online" };
+            Known::Online(SessionsOf { shown, away, more }) => {
+                let state = if shown.is_empty() {
+                    "away"
+                } else if shown.iter().all(|session| session.suspect) {
+                    "suspect"
+                } else {
+                    "online"
+                };
                 let more = Some(more).filter(|more| *more > 0);
                 let sessions = shown.into_iter();
                 let sessions = sessions.map(|info| SessionView::new(gateway, info)).collect();
-                Presence { identity, state, sessions, more, last: None }
+                let away = away.into_iter().map(|info| AwayView::new(gateway, info)).collect();
+                Presence { identity, state, sessions, away, more, last: None }
             }
             Known::Offline(ended) => {
                 let last = Last {
@@ -140,8 +151,14 @@ async fn presences(gateway: &Gateway, identities: Vec<Arc<str>>) -> Result<Vec<P
                     cause: ended.verdict.cause.name(),
                     confidence: ended.verdict.confidence.name(),
                 };
-                let last = Some(last);
-                Presence { identity, state: "offline", sessions: Vec::new(), more: None, last }
+                Presence {
+                    identity,
+                    state: "offline",
+                    sessions: Vec::new(),
+                    away: Vec::new(),
+                    more: None,
+                    last: Some(last),
+                }
             }
         }
     };

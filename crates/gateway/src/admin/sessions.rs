@@ -18,7 +18,7 @@ use super::state::Shared;
 use super::why::{VerdictView, unknown_session};
 use crate::config::BEACON;
 use crate::gateway::{Cursor, Gateway};
-use crate::report::SessionInfo;
+use crate::report::{AwayInfo, SessionInfo, Shown};
 use crate::request::{Filter, Order};
 
 /// A session that is online.
@@ -39,6 +39,24 @@ impl SessionView {
     }
 }
 
+/// A session that is away.
+#[derive(Serialize, ToSchema)]
+pub(super) struct AwayView {
+    /// The session as its shard reports it.
+    #[serde(flatten)]
+    info: AwayInfo,
+    /// The name of the session's listener.
+    #[schema(value_type = String)]
+    listener: Arc<str>,
+}
+
+impl AwayView {
+    pub(super) fn new(gateway: &Gateway, info: AwayInfo) -> AwayView {
+        let listener = gateway.listener_name(info.listener);
+        AwayView { info, listener }
+    }
+}
+
 /// Filters of a session list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -49,11 +67,13 @@ pub(super) struct Wanted {
     listener: Option<String>,
     /// Only suspect sessions (`true`), or only sessions that are not suspect (`false`).
     suspect: Option<bool>,
+    /// `true` lists the sessions that are away, instead of those online.
+    away: Option<bool>,
 }
 
 impl FromFields for Wanted {
     fn names() -> Vec<&'static str> {
-        vec!["identity", "listener", "suspect"]
+        vec!["identity", "listener", "suspect", "away"]
     }
 
     fn from_fields(fields: &mut Fields) -> Result<Wanted, Trouble> {
@@ -61,6 +81,7 @@ impl FromFields for Wanted {
             identity: fields.text("identity")?,
             listener: fields.text("listener")?,
             suspect: fields.flag("suspect")?,
+            away: fields.flag("away")?,
         })
     }
 }
@@ -68,8 +89,11 @@ impl FromFields for Wanted {
 /// A page of sessions.
 #[derive(Serialize, ToSchema)]
 pub(super) struct SessionPage {
-    /// The sessions of this page.
+    /// The sessions of this page that are online.
     sessions: Vec<SessionView>,
+    /// The sessions of this page that are away, if they were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    away: Vec<AwayView>,
     /// `cursor` of the next page; absent on the last page. A page may be short, or even empty, and
     /// still have a next page.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,7 +115,7 @@ impl Done {
     }
 }
 
-/// Lists the sessions that are online.
+/// Lists the sessions that are online, or those that are away.
 #[utoipa::path(
     get,
     path = "/api/v1/sessions",
@@ -110,23 +134,27 @@ pub(super) async fn list(
     let cursor = paging.cursor(read_cursor)?.unwrap_or_default();
     let listener = wanted.listener.map(|name| shared.listener(&name)).transpose()?;
     let (identity, suspect) = (wanted.identity, wanted.suspect);
-    let filter = Filter { identity, listener, suspect, banned: None };
-    let (sessions, next) = gateway.sessions(&filter, cursor, paging.limit()).await?;
-    let sessions = sessions.into_iter().map(|info| SessionView::new(gateway, info)).collect();
-    Ok(Json(SessionPage { sessions, next: next.map(write_cursor) }))
+    let away = wanted.away.unwrap_or(false);
+    let filter = Filter { identity, listener, suspect, banned: None, away };
+    let (page, next) = gateway.sessions(&filter, cursor, paging.limit()).await?;
+    let sessions = page.sessions.into_iter().map(|info| SessionView::new(gateway, info)).collect();
+    let away = page.away.into_iter().map(|info| AwayView::new(gateway, info)).collect();
+    Ok(Json(SessionPage { sessions, away, next: next.map(write_cursor) }))
 }
 
-/// A session that is online, or what is known of one that has ended.
+/// A session that is online or away, or what is known of one that has ended.
 #[derive(Serialize, ToSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub(super) enum Found {
     /// It is online.
     Online(Box<SessionView>),
+    /// It has no connection, and waits for another one.
+    Away(Box<AwayView>),
     /// It has ended: the verdict, as revised since.
     Ended(Box<VerdictView>),
 }
 
-/// Returns one session: that is online, or one of the last that ended.
+/// Returns one session: that is online or away, or one of the last that ended.
 #[utoipa::path(
     get,
     path = "/api/v1/sessions/{id}",
@@ -139,8 +167,14 @@ pub(super) async fn one(
 ) -> Result<Json<Found>, Trouble> {
     let (gateway, session) = (&shared.gateway, read_id(&id)?);
     let asked = gateway.session(session).await;
-    if let Ok(Some(info)) = asked {
-        return Ok(Json(Found::Online(Box::new(SessionView::new(gateway, info)))));
+    match asked {
+        Ok(Some(Shown::Online(info))) => {
+            return Ok(Json(Found::Online(Box::new(SessionView::new(gateway, *info)))));
+        }
+        Ok(Some(Shown::Away(info))) => {
+            return Ok(Json(Found::Away(Box::new(AwayView::new(gateway, *info)))));
+        }
+        Ok(None) | Err(_) => {}
     }
     // A verdict that is kept needs no answer from the shard, which may have ended.
     if let Some(ended) = gateway.ended(session).await {
@@ -224,7 +258,9 @@ pub(super) async fn policy(
     Body(wish): Body<PolicyWish>,
 ) -> Result<Json<Done>, Trouble> {
     let found = shared.gateway.session(read_id(&id)?).await?;
-    let info = found.ok_or_else(|| Trouble::no_session(&id))?;
+    let Some(Shown::Online(info)) = found else {
+        return Err(Trouble::no_session(&id));
+    };
     let listener = shared.gateway.listeners().get(usize::from(info.listener));
     if listener.is_some_and(|listener| listener.codec == BEACON) {
         let error = "all devices of a beacon listener have its policy";

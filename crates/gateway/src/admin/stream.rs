@@ -19,11 +19,11 @@ use utoipa::IntoParams;
 use super::answer::{QueryParams, Trouble, json};
 use super::fields::{Fields, FromFields};
 use super::places::{Full, Place};
-use super::sessions::SessionView;
+use super::sessions::{AwayView, SessionView};
 use super::state::Shared;
 use crate::events::{self, Gap, Position, Subscriber};
 use crate::gateway::{Cursor, Gateway, Lifecycle, ShardUnavailable, Stranger};
-use crate::report::SessionInfo;
+use crate::report::{AwayInfo, SessionInfo};
 use crate::request::{Filter, SESSIONS_PER_PAGE};
 use crate::stats::AdminEnded;
 
@@ -54,7 +54,8 @@ impl FromFields for Wanted {
 }
 
 /// Streams events as server-sent events. Without `Last-Event-ID`, or after a gap, the stream starts
-/// with `snapshot` (discard earlier state), one `session` for each session online, then `live`.
+/// with `snapshot` (discard earlier state), one `session_away` for each session that is away, one
+/// `session` for each online, then `live`.
 /// After a gap since a gateway was killed, the `leave` of each session that it left behind comes
 /// before the snapshot, without an id. Numbered events follow, named by their kind. Each event
 /// states the new state, so a repeated event changes nothing.
@@ -118,6 +119,8 @@ enum Item {
     Mark(Event),
     /// A session of the snapshot.
     Session(Box<SessionInfo>),
+    /// A session of the snapshot that is away.
+    Away(Box<AwayInfo>),
     Happened(Arc<events::Event>),
     /// The leave of a session that a killed gateway left behind. It has no id: a client that
     /// continued after it would have no snapshot.
@@ -131,6 +134,9 @@ enum Stage {
     /// Leaves of sessions that a killed gateway left behind, after this number, are still to be
     /// sent; with [`NO_LEAVES`] none.
     LeftBehind(u64),
+    /// Sessions that are away, from this cursor on, are still to be sent, and then all online. One
+    /// that is resumed meanwhile is sent twice; of one that is lost meanwhile an event follows.
+    Absent(Cursor),
     /// Sessions from this cursor on are still to be sent.
     Snapshot(Cursor),
     Live,
@@ -189,7 +195,8 @@ impl Feed {
             }
             match self.stage {
                 Stage::LeftBehind(after) => self.read_left_behind(after),
-                Stage::Snapshot(cursor) => self.read_sessions(cursor).await,
+                Stage::Absent(cursor) => self.read_sessions(cursor, true).await,
+                Stage::Snapshot(cursor) => self.read_sessions(cursor, false).await,
                 Stage::Live => self.read_events().await,
                 Stage::Ended => return None,
             }
@@ -200,6 +207,7 @@ impl Feed {
         match item {
             Item::Mark(event) => event,
             Item::Session(info) => event("session", &SessionView::new(&self.gateway, *info)),
+            Item::Away(info) => event("session_away", &AwayView::new(&self.gateway, *info)),
             Item::Happened(happened) => {
                 let stream = self.subscriber.position().stream;
                 let id = Position { stream, number: happened.number };
@@ -220,13 +228,13 @@ impl Feed {
         self.subscriber = self.gateway.events().subscribe();
         let mark = SnapshotMark { number: self.subscriber.position().number };
         self.ready.push_back(Item::Mark(event("snapshot", &mark)));
-        self.stage = Stage::Snapshot(Cursor::default());
+        self.stage = Stage::Absent(Cursor::default());
     }
 
-    async fn read_sessions(&mut self, cursor: Cursor) {
-        let everyone = Filter::default();
+    async fn read_sessions(&mut self, cursor: Cursor, away: bool) {
+        let everyone = Filter { away, ..Filter::default() };
         let page = self.gateway.sessions(&everyone, cursor, SESSIONS_PER_PAGE).await;
-        let (sessions, next) = match page {
+        let (page, next) = match page {
             Ok(page) => page,
             // No id was sent yet, so the client's next request starts with a new snapshot.
             Err(ShardUnavailable::Busy | ShardUnavailable::Gone) => {
@@ -234,9 +242,14 @@ impl Feed {
                 return;
             }
         };
-        self.ready.extend(sessions.into_iter().map(|info| Item::Session(Box::new(info))));
+        self.ready.extend(page.away.into_iter().map(|info| Item::Away(Box::new(info))));
+        self.ready.extend(page.sessions.into_iter().map(|info| Item::Session(Box::new(info))));
         if let Some(next) = next {
-            self.stage = Stage::Snapshot(next);
+            self.stage = if away { Stage::Absent(next) } else { Stage::Snapshot(next) };
+            return;
+        }
+        if away {
+            self.stage = Stage::Snapshot(Cursor::default());
             return;
         }
         // The first id: a client cannot resume from a part of a snapshot.

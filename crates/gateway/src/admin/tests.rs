@@ -1,5 +1,6 @@
 //! Tests of the admin API with simulated shards: threads without sockets or clocks.
 
+mod away;
 mod bans;
 mod document;
 mod left_behind;
@@ -34,7 +35,7 @@ use crate::events::{Events, Names, PolicyInfo};
 use crate::gateway::{Lifecycle, ListenerState, ShardUnavailable};
 use crate::logs::Logs;
 use crate::metrics::Metrics;
-use crate::report::{Fact, PauseReason, SessionInfo, Subject, session_text};
+use crate::report::{AwayInfo, Fact, PauseReason, SessionInfo, Shown, Subject, session_text};
 use crate::request::{
     Delivered, Order, Page, REQUESTS, Request, Requests, SessionsOf, Story, Target,
 };
@@ -208,7 +209,46 @@ fn sessions_of(shard: u64, identity: &str, limit: usize) -> SessionsOf {
     let all = (0..SESSIONS).map(|link| info(shard, link));
     let mut found = all.filter(|info| info.identity == *identity);
     let shown: Vec<_> = found.by_ref().take(limit).collect();
-    SessionsOf { shown, more: found.count() as u64 }
+    let away = AWAY_LINKS.map(|link| away_info(shard, link));
+    let away = away.filter(|info| info.identity == *identity).collect();
+    SessionsOf { shown, away, more: found.count() as u64 }
+}
+
+/// The places of the sessions of each simulated shard that are away.
+const AWAY_LINKS: std::ops::Range<u32> = 100..102;
+
+fn away_of(session: u64) -> Option<u32> {
+    Some(u32::try_from(session & 0xff_ffff).unwrap()).filter(|link| AWAY_LINKS.contains(link))
+}
+
+fn away_info(shard: u64, link: u32) -> AwayInfo {
+    AwayInfo {
+        session: id(shard, link),
+        epoch: "9".to_owned(),
+        // The first of a shard has an identity of its own.
+        identity: if link == AWAY_LINKS.start { format!("gone-{shard}") } else { "away".into() },
+        listener: 0,
+        address: away_address(),
+        since_ms: 60_000,
+        ends_in_ms: 25_000,
+        cause: "peer_exited",
+        waiting: 3,
+        attributes: Default::default(),
+    }
+}
+
+fn away_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::new(192, 0, 2, 9), 4_711))
+}
+
+fn away_story(shard: u64, link: u32) -> Story {
+    let session::Event::Left(verdict) = crate::report::tests::left(1).event else {
+        panic!("no leave")
+    };
+    let away = Some((verdict, away_info(shard, link)));
+    let story = story(shard, link);
+    let subject = Subject { address: away_address(), ..story.subject };
+    Story { away, subject, flight: None, ..story }
 }
 
 /// Answers requests as a shard does. The session of link n is number n of the shard.
@@ -221,6 +261,22 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
     while let Ok(request) = requests.recv() {
         match request {
             Request::Sessions { from, limit, filter, reply } => {
+                if filter.away {
+                    // One on each page.
+                    let link = from.max(AWAY_LINKS.start);
+                    let info = AWAY_LINKS.contains(&link).then(|| away_info(shard, link));
+                    let away = info.into_iter().filter(|info| {
+                        filter.banned.as_ref().is_none_or(|banned| match banned {
+                            Banned::Identity(identity) => **identity == *info.identity,
+                            Banned::Device(_) => false,
+                            Banned::Address(origin) => *origin == info.address.ip().into(),
+                        })
+                    });
+                    let away = away.collect();
+                    let next = Some(link + 1).filter(|link| AWAY_LINKS.contains(link));
+                    let _ = reply.send(Page { sessions: Vec::new(), away, next });
+                    continue;
+                }
                 // Examines at most four links per request.
                 let all = (from..SESSIONS).take(4).map(|link| info(shard, link));
                 let found = all.filter(|info| {
@@ -241,16 +297,21 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
                     from + 4
                 };
                 let next = (searched < SESSIONS).then_some(searched);
-                let _ = reply.send(Page { sessions, next });
+                let _ = reply.send(Page { sessions, away: Vec::new(), next });
             }
             Request::Session { session, reply } => {
-                let _ = reply.send(link_of(session).map(|link| info(shard, link)));
+                let online = link_of(session).map(|link| Shown::Online(info(shard, link).into()));
+                let away = away_of(session);
+                let away = away.map(|link| Shown::Away(away_info(shard, link).into()));
+                let _ = reply.send(online.or(away));
             }
             Request::Sibling { reply, .. } => {
                 let _ = reply.send(None);
             }
             Request::Story { session, reply } => {
-                let _ = reply.send(link_of(session).map(|link| Box::new(story(shard, link))));
+                let online = link_of(session).map(|link| Box::new(story(shard, link)));
+                let away = away_of(session).map(|link| Box::new(away_story(shard, link)));
+                let _ = reply.send(online.or(away));
             }
             Request::Order { session, order, reply } => {
                 note(format!("{shard}: {order:?} {session:x}"));
@@ -319,6 +380,7 @@ fn story(shard: u64, link: u32) -> Story {
         subject,
         suspect: link == 5,
         flight: Some(Flight::new(Time::ZERO)),
+        away: None,
         now,
         wall_ms: 90_000,
     }
@@ -578,6 +640,7 @@ async fn a_subscriber_gets_a_snapshot_then_events_and_resumes() {
     let mut frames = fixture.events(None).await;
     let (name, id, mark) = frames.next().await.unwrap();
     assert_eq!((name.as_str(), id.as_str(), &mark["number"]), ("snapshot", "", &json!(1)));
+    assert_eq!(frames.names(4).await, vec!["session_away"; 4]);
     let sessions = 2 * SESSIONS as usize;
     assert_eq!(frames.names(sessions).await, vec!["session"; sessions]);
     let (name, id, _) = frames.next().await.unwrap();

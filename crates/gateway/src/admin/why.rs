@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use serde::Serialize;
-use systole_core::cause::Cause;
+use systole_core::cause::{Cause, Verdict};
 use systole_core::flight::{Entry, Flight};
 use systole_core::{Span, Time};
 use utoipa::{IntoParams, ToSchema};
@@ -16,6 +16,7 @@ use super::sessions::read_id;
 use super::state::Shared;
 use crate::events::{End, Loss, Session};
 use crate::gateway::Gateway;
+use crate::report::{AwayInfo, Parting, Subject};
 use crate::request::Story;
 use crate::verdicts::{self, Ended};
 
@@ -145,7 +146,7 @@ fn read_cursor(text: &str) -> Option<u64> {
     digits.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
-/// The state of a session that is online, or the verdict on one that ended.
+/// The state of a session that is online, or the verdict on one that ended or is away.
 #[derive(Serialize, ToSchema)]
 pub(super) struct Why {
     /// The session.
@@ -155,7 +156,10 @@ pub(super) struct Why {
     online: bool,
     /// Whether the session is online and suspect.
     suspect: bool,
-    /// The verdict; absent if the session is online.
+    /// How long the session still waits for another connection; absent unless it is away.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ends_in_ms: Option<u64>,
+    /// The verdict, on its connection if the session is away; absent if it is online.
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<VerdictView>,
     /// The last events of the link, oldest first: at most 32; empty for a beacon.
@@ -177,7 +181,7 @@ struct Moment {
     or_more: bool,
 }
 
-/// Explains why a session ended, or the state of one that is online.
+/// Explains why a session ended or is away, or the state of one that is online.
 #[utoipa::path(
     get,
     path = "/api/v1/sessions/{id}/why",
@@ -195,7 +199,10 @@ pub(super) async fn why(
         return Ok(Json(explain_ended(gateway, &ended)));
     }
     if let Some(story) = gateway.story(session).await? {
-        return Ok(Json(explain_online(gateway, *story)));
+        return Ok(Json(match story.away.clone() {
+            Some((verdict, info)) => explain_away(gateway, &story.subject, verdict, &info),
+            None => explain_online(gateway, *story),
+        }));
     }
     // The session may have ended while the shard was asked.
     let ended = gateway.verdicts().find(session).ok_or_else(|| unknown_session(gateway, &id))?;
@@ -215,18 +222,31 @@ fn explain_ended(gateway: &Gateway, ended: &Arc<Ended>) -> Why {
         session: Session::new(ended.subject.clone(), listener),
         online: false,
         suspect: false,
+        ends_in_ms: None,
         verdict: Some(VerdictView::new(gateway, ended)),
         timeline: timeline(ended.flight.as_deref(), ended.verdict.at, ended.fell_at_ms),
     }
 }
 
+/// Explains why a session that is away has lost its connection. If too many were lost since, only
+/// the verdict is left.
+fn explain_away(gateway: &Gateway, subject: &Subject, verdict: Verdict, info: &AwayInfo) -> Why {
+    let session = subject.session;
+    let lost = gateway.verdicts().find_lost(session).unwrap_or_else(|| {
+        let (at_ms, parting) = (info.since_ms, Parting::default());
+        Arc::new(Ended::new(at_ms, subject.clone(), verdict, &parting))
+    });
+    Why { ends_in_ms: Some(info.ends_in_ms), ..explain_ended(gateway, &lost) }
+}
+
 fn explain_online(gateway: &Gateway, story: Story) -> Why {
-    let Story { subject, suspect, flight, now, wall_ms } = story;
+    let Story { subject, suspect, flight, away: _, now, wall_ms } = story;
     let listener = gateway.listener_name(subject.listener);
     Why {
         session: Session::new(subject, listener),
         online: true,
         suspect,
+        ends_in_ms: None,
         verdict: None,
         timeline: timeline(flight.as_ref(), now, wall_ms),
     }

@@ -25,7 +25,7 @@ use super::{BeaconSetup, BeaconShard};
 use crate::bans::Bans;
 use crate::report::{Fact, PauseReason};
 use crate::request::{Arrivals, Delivered, Order, Parcel, RequestQueue, Target};
-use crate::shard::answer::Known;
+use crate::shard::answer::{Known, Selected};
 use crate::shard::shard_loop::{LeftOver, LoopSetup, ShardLoop, Traffic};
 use crate::stats::{BeaconStats, seconds};
 use crate::wake::WakeUps;

@@ -8,7 +8,7 @@ use systole_core::wire::{BootId, InstanceId};
 use super::keys::device_text;
 use crate::events::PolicyInfo;
 use crate::report::{SessionInfo, Subject, session_text};
-use crate::shard::answer::Known;
+use crate::shard::answer::{Known, Selected};
 
 /// A device that is online.
 pub(super) struct Device {
@@ -16,7 +16,7 @@ pub(super) struct Device {
     pub(super) presence: Presence,
 }
 
-impl Known for Device {
+impl Selected for Device {
     fn has_identity(&self, identity: &str) -> bool {
         device_text(self.presence.subject.device) == identity
     }
@@ -32,7 +32,9 @@ impl Known for Device {
     fn subject(&self) -> Subject {
         subject_of(&self.presence.subject, self.listener)
     }
+}
 
+impl Known for Device {
     fn flight(&self) -> Option<Flight> {
         None
     }

@@ -121,19 +121,24 @@ async fn end_at(
     order: &Order,
     ended: &mut u64,
 ) -> Result<(), ShardUnavailable> {
-    let (mut next, limit) = (Some(0), SESSIONS_PER_PAGE);
-    while let Some(from) = next {
-        let filter = Filter { banned: Some(who.clone()), ..Filter::default() };
-        let page = ask(shard, |reply| Request::Sessions { from, limit, filter, reply }).await?;
-        let Page { sessions, .. } = page;
-        next = page.next;
-        for session in sessions {
-            let Ok(session) = u64::from_str_radix(&session.session, 16) else {
-                continue;
-            };
-            let order = order.clone();
-            let request = |reply| Request::Order { session, order, reply };
-            *ended += u64::from(ask(shard, request).await?);
+    // Those that are away come last: nobody banned comes back, so whoever is not found among those
+    // online is found there.
+    for away in [false, true] {
+        let (mut next, limit) = (Some(0), SESSIONS_PER_PAGE);
+        while let Some(from) = next {
+            let filter = Filter { banned: Some(who.clone()), away, ..Filter::default() };
+            let page = ask(shard, |reply| Request::Sessions { from, limit, filter, reply }).await?;
+            let Page { sessions, away, .. } = page;
+            next = page.next;
+            let numbers = sessions.into_iter().map(|online| online.session);
+            for session in numbers.chain(away.into_iter().map(|away| away.session)) {
+                let Ok(session) = u64::from_str_radix(&session, 16) else {
+                    continue;
+                };
+                let order = order.clone();
+                let request = |reply| Request::Order { session, order, reply };
+                *ended += u64::from(ask(shard, request).await?);
+            }
         }
     }
     Ok(())

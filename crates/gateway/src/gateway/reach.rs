@@ -28,7 +28,7 @@ const SESSIONS_SHOWN: usize = 4_000;
 /// What is known of an identity.
 #[derive(Clone, Debug)]
 pub(crate) enum Known {
-    /// Its sessions that are online, at least one.
+    /// Its sessions that are online or away, at least one.
     Online(SessionsOf),
     /// It has none, and this was its last one.
     Offline(Arc<Ended>),
@@ -169,8 +169,9 @@ impl Gateway {
 fn join(known: &mut Known, mut sessions: SessionsOf) {
     if let Known::Online(before) = known {
         before.shown.append(&mut sessions.shown);
+        before.away.append(&mut sessions.away);
         before.more += sessions.more;
-    } else if !sessions.shown.is_empty() {
+    } else if !(sessions.shown.is_empty() && sessions.away.is_empty()) {
         *known = Known::Online(sessions);
     }
 }

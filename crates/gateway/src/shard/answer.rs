@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use systole_core::flight::Flight;
-use systole_core::hub::Presence;
+use systole_core::hub::{Absence, Presence};
 use systole_core::origin::Origin;
 use systole_core::{Span, Time};
 
 use super::shard_loop::{ShardLoop, Traffic};
 use crate::bans::Banned;
-use crate::report::{SessionInfo, Subject};
+use crate::report::{AwayInfo, SessionInfo, Shown, Subject};
 use crate::request::{
     Filter, IDENTITIES_PER_REQUEST, Page, Request, SESSIONS_PER_PAGE, SLOTS_PER_SEARCH, SessionsOf,
     Sibling, Story,
 };
 
-/// A session that is online, as requests of the control plane see it.
-pub(crate) trait Known {
+/// What filters look at.
+pub(crate) trait Selected {
     /// Whether the peer has this identity.
     fn has_identity(&self, identity: &str) -> bool;
 
@@ -28,7 +28,10 @@ pub(crate) trait Known {
 
     /// The number, identity, address and listener of the session.
     fn subject(&self) -> Subject;
+}
 
+/// A session that is online, as requests of the control plane see it.
+pub(crate) trait Known: Selected {
     /// The flight recorder, if there is one.
     fn flight(&self) -> Option<Flight>;
 
@@ -45,9 +48,14 @@ impl<T: Traffic> ShardLoop<T> {
             }
             Request::Session { session, reply } => {
                 let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
-                let mut info = None;
-                T::find(self, session, &mut |known| info = Some(known.info(now, wall_ms)));
-                let _ = reply.send(info);
+                let mut shown = None;
+                T::find(self, session, &mut |known| {
+                    shown = Some(Shown::Online(Box::new(known.info(now, wall_ms))));
+                });
+                T::find_away(self, session, &mut |absence| {
+                    shown = Some(Shown::Away(Box::new(AwayInfo::new(absence, now, wall_ms))));
+                });
+                let _ = reply.send(shown);
             }
             Request::Sibling { session, reply } => {
                 let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
@@ -63,6 +71,9 @@ impl<T: Traffic> ShardLoop<T> {
             Request::Story { session, reply } => {
                 let mut story = None;
                 T::find(self, session, &mut |known| story = Some(Box::new(self.story(known))));
+                T::find_away(self, session, &mut |absence| {
+                    story = Some(Box::new(self.story_of_absence(absence)));
+                });
                 let _ = reply.send(story);
             }
             Request::Order { session, order, reply } => {
@@ -77,9 +88,17 @@ impl<T: Traffic> ShardLoop<T> {
                 let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
                 let find = |identity: &Arc<str>| {
                     let mut found = SessionsOf::default();
+                    let limit = limit.min(SESSIONS_PER_PAGE);
                     T::of_identity(self, identity, &mut |known| {
-                        if found.shown.len() < limit.min(SESSIONS_PER_PAGE) {
+                        if found.shown.len() < limit {
                             found.shown.push(known.info(now, wall_ms));
+                        } else {
+                            found.more += 1;
+                        }
+                    });
+                    T::away_of_identity(self, identity, &mut |absence| {
+                        if found.shown.len() + found.away.len() < limit {
+                            found.away.push(AwayInfo::new(absence, now, wall_ms));
                         } else {
                             found.more += 1;
                         }
@@ -106,6 +125,14 @@ impl<T: Traffic> ShardLoop<T> {
             return page;
         }
         let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
+        if filter.away {
+            page.next = T::search_away(self, from, limit, &mut |absence| {
+                if matches(filter, absence) {
+                    page.away.push(AwayInfo::new(absence, now, wall_ms));
+                }
+            });
+            return page;
+        }
         page.next = T::search(self, from, SLOTS_PER_SEARCH, &mut |known| {
             if matches(filter, known) {
                 page.sessions.push(known.info(now, wall_ms));
@@ -120,13 +147,26 @@ impl<T: Traffic> ShardLoop<T> {
             subject: known.subject(),
             suspect: known.is_suspect(),
             flight: known.flight(),
+            away: None,
             now: self.clock.now(),
             wall_ms: self.clock.wall_ms(),
         }
     }
+
+    fn story_of_absence(&self, absence: &Absence<'_>) -> Story {
+        let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
+        Story {
+            subject: Subject::absent(absence),
+            suspect: false,
+            flight: None,
+            away: Some((*absence.verdict, AwayInfo::new(absence, now, wall_ms))),
+            now,
+            wall_ms,
+        }
+    }
 }
 
-fn matches(filter: &Filter, known: &dyn Known) -> bool {
+fn matches(filter: &Filter, known: &(impl Selected + ?Sized)) -> bool {
     filter.identity.as_ref().is_none_or(|identity| known.has_identity(identity))
         && filter.listener.is_none_or(|listener| known.listener() == listener)
         && filter.suspect.is_none_or(|suspect| known.is_suspect() == suspect)
@@ -137,7 +177,7 @@ fn matches(filter: &Filter, known: &dyn Known) -> bool {
         })
 }
 
-impl Known for Presence<'_> {
+impl Selected for Presence<'_> {
     fn has_identity(&self, identity: &str) -> bool {
         self.identity == identity
     }
@@ -153,7 +193,27 @@ impl Known for Presence<'_> {
     fn subject(&self) -> Subject {
         Subject::new(self)
     }
+}
 
+impl Selected for Absence<'_> {
+    fn has_identity(&self, identity: &str) -> bool {
+        self.identity == identity
+    }
+
+    fn listener(&self) -> u16 {
+        self.listener
+    }
+
+    fn is_suspect(&self) -> bool {
+        false
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::absent(self)
+    }
+}
+
+impl Known for Presence<'_> {
     fn flight(&self) -> Option<Flight> {
         Some(self.flight.clone())
     }

@@ -8,7 +8,7 @@ use mio::{Events, Poll, Token};
 use systole_core::Time;
 use systole_core::driver::{Driver, Timed};
 use systole_core::gather::{Gather, Turn, Wait};
-use systole_core::hub::HubCommand;
+use systole_core::hub::{Absence, HubCommand};
 use systole_core::kernel::TcpSnapshot;
 use systole_net::Clock;
 
@@ -82,6 +82,23 @@ pub(crate) trait Traffic: Sized {
         limit: usize,
         visit: &mut dyn FnMut(&dyn Known) -> bool,
     ) -> Option<u32>;
+
+    /// Shows the session with this number to `visit`, if it is away here.
+    fn find_away(_: &ShardLoop<Self>, _session: u64, _visit: &mut dyn FnMut(&Absence<'_>)) {}
+
+    /// Shows at most `limit` sessions that are away, from the place `from` upwards, to `visit`.
+    /// Returns where the next search continues.
+    fn search_away(
+        _: &ShardLoop<Self>,
+        _from: u32,
+        _limit: usize,
+        _visit: &mut dyn FnMut(&Absence<'_>),
+    ) -> Option<u32> {
+        None
+    }
+
+    /// Shows the sessions of an identity that are away to `visit`.
+    fn away_of_identity(_: &ShardLoop<Self>, _: &str, _visit: &mut dyn FnMut(&Absence<'_>)) {}
 
     /// Moves a session to another shard. Returns whether it was moved.
     fn hand_over(shard: &mut ShardLoop<Self>, session: u64, to: &Arrivals) -> bool;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use mio::{Events, Poll, Token};
 use systole_core::Time;
 use systole_core::gather::Gather;
-use systole_core::hub::{self, Hub, HubCommand};
+use systole_core::hub::{self, Absence, Hub, HubCommand};
 use systole_core::kernel::TcpSnapshot;
 use systole_core::link;
 use systole_core::wire::CloseReason;
@@ -320,6 +320,33 @@ impl<T: Accept> Traffic for Streams<T> {
         let hub = shard.hub.machine();
         let links = hub.links_of(identity).into_iter();
         links.filter_map(|link| hub.presence(link)).for_each(|presence| visit(&presence));
+    }
+
+    fn find_away(shard: &ShardLoop<Self>, session: u64, visit: &mut dyn FnMut(&Absence<'_>)) {
+        let hub = shard.hub.machine();
+        let absence = hub.absence(session).filter(|_| hub.is_away(session));
+        absence.iter().for_each(visit);
+    }
+
+    fn search_away(
+        shard: &ShardLoop<Self>,
+        from: u32,
+        limit: usize,
+        visit: &mut dyn FnMut(&Absence<'_>),
+    ) -> Option<u32> {
+        let (found, next) = shard.hub.machine().absences(from, limit);
+        found.iter().for_each(visit);
+        next
+    }
+
+    fn away_of_identity(
+        shard: &ShardLoop<Self>,
+        identity: &str,
+        visit: &mut dyn FnMut(&Absence<'_>),
+    ) {
+        let hub = shard.hub.machine();
+        let sessions = hub.absent_sessions_of(identity).into_iter();
+        sessions.filter_map(|session| hub.absence(session)).for_each(|absence| visit(&absence));
     }
 
     fn hand_over(shard: &mut ShardLoop<Streams<T>>, session: u64, to: &Arrivals) -> bool {

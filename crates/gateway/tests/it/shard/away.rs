@@ -8,7 +8,7 @@ use systole_core::window::Limits;
 use systole_core::wire::{BootId, Resume, Resumption, WINDOWS};
 use systole_gateway::bans::{Banned, Bans};
 use systole_gateway::gate::{Gate, GateSettings};
-use systole_gateway::report::Parting;
+use systole_gateway::report::{AwayInfo, Parting, Shown};
 use systole_gateway::request::{Claim, Delivered, Target};
 
 use super::*;
@@ -200,6 +200,53 @@ fn order(running: &Running, session: u64, order: Order) -> bool {
     let (reply, answer) = oneshot::channel();
     running.shard.requests.send(Request::Order { session, order, reply }).unwrap();
     answer.blocking_recv().unwrap()
+}
+
+/// Asks for everything that says who is there, with an identity: by session, by identity, on pages.
+fn seen(running: &Running, session: u64) -> (Option<Shown>, usize, Vec<AwayInfo>, Vec<AwayInfo>) {
+    let requests = &running.shard.requests;
+    let (reply, by_session) = oneshot::channel();
+    requests.send(Request::Session { session, reply }).unwrap();
+    let (reply, by_identity) = oneshot::channel();
+    let identities = vec!["ada".into()];
+    requests.send(Request::Identities { identities, limit: 10, reply }).unwrap();
+    let (reply, page) = oneshot::channel();
+    let banned = Some(Banned::Identity("ada".into()));
+    let filter = Filter { away: true, banned, ..Filter::default() };
+    requests.send(Request::Sessions { from: 0, limit: 10, filter, reply }).unwrap();
+    let mut found = by_identity.blocking_recv().unwrap();
+    let found = found.remove(0);
+    let page = page.blocking_recv().unwrap();
+    (by_session.blocking_recv().unwrap(), found.shown.len(), found.away, page.away)
+}
+
+#[test]
+fn a_session_is_shown_away_from_its_loss_to_its_return_or_its_end() {
+    let mut running = start_with(LONG, WhenFull::End);
+    let client = Client::connect(&running);
+    let session = client.session;
+    let is_online = |(shown, online, away, page): (Option<Shown>, usize, Vec<_>, Vec<_>)| {
+        matches!(shown, Some(Shown::Online(_))) && (online, away.len(), page.len()) == (1, 0, 0)
+    };
+    assert!(is_online(seen(&running, session)));
+    let lost = client.lose();
+    running.fact("away");
+    assert_eq!(deliver(&running, Target::Session(session), b"for later"), KEPT);
+    let (shown, online, away, page) = seen(&running, session);
+    let Some(Shown::Away(info)) = shown else { panic!("{shown:?}") };
+    assert_eq!((online, away.len(), page.len()), (0, 1, 1));
+    assert_eq!((&*info.identity, info.cause, info.waiting), ("ada", "peer_exited", 1));
+    assert!((1..=LONG.as_millis()).contains(&info.ends_in_ms), "{info:?}");
+    let client = lost.resume(&running);
+    running.fact("resumed");
+    assert!(is_online(seen(&running, session)));
+    let lost = client.lose();
+    running.fact("away");
+    let kick = Order::Kick { stay_away: false, text: Box::default() };
+    assert!(order(&running, lost.session, kick));
+    // The hub still knows it, until the next input.
+    assert_eq!(seen(&running, session), (None, 0, Vec::new(), Vec::new()));
+    running.stop();
 }
 
 fn deliver(running: &Running, to: Target, message: &[u8]) -> Delivered {
