@@ -123,8 +123,8 @@ pub struct ShardStats {
     pub cut_leaves: Cell,
     /// Sessions and links of strangers that ended, by cause, in the order of [`Cause::NAMES`].
     pub verdicts: [Cell; Cause::NAMES.len()],
-    /// Links ended whose session went away, by cause: the session is in `verdicts` once it has ended
-    /// too.
+    /// Links ended whose session went away, by cause: the session is in `verdicts` once it has
+    /// ended too.
     pub went_away: [Cell; Cause::NAMES.len()],
     /// The part of `verdicts` on connections that were never a session.
     pub strangers: [Cell; Cause::NAMES.len()],

@@ -37,7 +37,7 @@ use crate::logs::Logs;
 use crate::metrics::Metrics;
 use crate::report::{AwayInfo, Fact, PauseReason, SessionInfo, Shown, Subject, session_text};
 use crate::request::{
-    Delivered, Order, Page, REQUESTS, Request, Requests, SessionsOf, Story, Target,
+    Delivered, Filter, Order, Page, REQUESTS, Request, Requests, SessionsOf, Story, Target,
 };
 use crate::stats::Distributions;
 use crate::stats::ShardStats;
@@ -251,6 +251,53 @@ fn away_story(shard: u64, link: u32) -> Story {
     Story { away, subject, flight: None, ..story }
 }
 
+fn shown_away(shard: u64, session: u64) -> Option<Shown> {
+    away_of(session).map(|link| Shown::Away(away_info(shard, link).into()))
+}
+
+/// A page with one session that is away.
+fn away_page(shard: u64, from: u32, filter: &Filter) -> Page {
+    let link = from.max(AWAY_LINKS.start);
+    let info = AWAY_LINKS.contains(&link).then(|| away_info(shard, link));
+    let away = info.into_iter().filter(|info| {
+        filter.banned.as_ref().is_none_or(|banned| match banned {
+            Banned::Identity(identity) => **identity == *info.identity,
+            Banned::Device(_) => false,
+            Banned::Address(origin) => *origin == info.address.ip().into(),
+        })
+    });
+    let next = Some(link + 1).filter(|link| AWAY_LINKS.contains(link));
+    Page { sessions: Vec::new(), away: away.collect(), next }
+}
+
+/// Returns the sessions of a shard that match.
+fn page(shard: u64, from: u32, limit: usize, filter: &Filter) -> Page {
+    if filter.away {
+        return away_page(shard, from, filter);
+    }
+    // Examines at most four links per request.
+    let all = (from..SESSIONS).take(4).map(|link| info(shard, link));
+    let found = all.filter(|info| {
+        filter.identity.as_ref().is_none_or(|wanted| *wanted == info.identity)
+            && filter.listener.is_none_or(|wanted| wanted == info.listener)
+            && filter.suspect.is_none_or(|wanted| wanted == info.suspect)
+            && filter.banned.as_ref().is_none_or(|banned| match banned {
+                Banned::Identity(identity) => **identity == *info.identity,
+                Banned::Device(_) => false,
+                Banned::Address(origin) => *origin == info.address.ip().into(),
+            })
+    });
+    let sessions: Vec<_> = found.take(limit).collect();
+    let searched = if sessions.len() == limit {
+        let last = u64::from_str_radix(&sessions[limit - 1].session, 16).unwrap();
+        u32::try_from(last & 0xff_ffff).unwrap() + 1
+    } else {
+        from + 4
+    };
+    let next = (searched < SESSIONS).then_some(searched);
+    Page { sessions, away: Vec::new(), next }
+}
+
 /// Answers requests as a shard does. The session of link n is number n of the shard.
 fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received) {
     let note = |what: String| received.lock().unwrap_or_else(PoisonError::into_inner).push(what);
@@ -261,49 +308,14 @@ fn simulate_shard(shard: u64, requests: &Receiver<Request>, received: &Received)
     while let Ok(request) = requests.recv() {
         match request {
             Request::Sessions { from, limit, filter, reply } => {
-                if filter.away {
-                    // One on each page.
-                    let link = from.max(AWAY_LINKS.start);
-                    let info = AWAY_LINKS.contains(&link).then(|| away_info(shard, link));
-                    let away = info.into_iter().filter(|info| {
-                        filter.banned.as_ref().is_none_or(|banned| match banned {
-                            Banned::Identity(identity) => **identity == *info.identity,
-                            Banned::Device(_) => false,
-                            Banned::Address(origin) => *origin == info.address.ip().into(),
-                        })
-                    });
-                    let away = away.collect();
-                    let next = Some(link + 1).filter(|link| AWAY_LINKS.contains(link));
-                    let _ = reply.send(Page { sessions: Vec::new(), away, next });
-                    continue;
-                }
-                // Examines at most four links per request.
-                let all = (from..SESSIONS).take(4).map(|link| info(shard, link));
-                let found = all.filter(|info| {
-                    filter.identity.as_ref().is_none_or(|wanted| *wanted == info.identity)
-                        && filter.listener.is_none_or(|wanted| wanted == info.listener)
-                        && filter.suspect.is_none_or(|wanted| wanted == info.suspect)
-                        && filter.banned.as_ref().is_none_or(|banned| match banned {
-                            Banned::Identity(identity) => **identity == *info.identity,
-                            Banned::Device(_) => false,
-                            Banned::Address(origin) => *origin == info.address.ip().into(),
-                        })
-                });
-                let sessions: Vec<_> = found.take(limit).collect();
-                let searched = if sessions.len() == limit {
-                    let last = u64::from_str_radix(&sessions[limit - 1].session, 16).unwrap();
-                    u32::try_from(last & 0xff_ffff).unwrap() + 1
-                } else {
-                    from + 4
-                };
-                let next = (searched < SESSIONS).then_some(searched);
-                let _ = reply.send(Page { sessions, away: Vec::new(), next });
+                let _ = reply.send(page(shard, from, limit, &filter));
             }
             Request::Session { session, reply } => {
-                let online = link_of(session).map(|link| Shown::Online(info(shard, link).into()));
-                let away = away_of(session);
-                let away = away.map(|link| Shown::Away(away_info(shard, link).into()));
-                let _ = reply.send(online.or(away));
+                let _ = reply.send(
+                    link_of(session)
+                        .map(|link| Shown::Online(info(shard, link).into()))
+                        .or(shown_away(shard, session)),
+                );
             }
             Request::Sibling { reply, .. } => {
                 let _ = reply.send(None);

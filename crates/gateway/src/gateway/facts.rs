@@ -87,8 +87,8 @@ impl Gateway {
         findings.into_iter().map(publish).collect()
     }
 
-    /// Keeps the verdict of a leave, or on the link of a session that is away. Called before the event is published, since a subscriber may
-    /// ask for the verdict at once.
+    /// Keeps the verdict of a leave, or on the link of a session that is away. Called before the
+    /// event is published, since a subscriber may ask for the verdict at once.
     pub(super) fn keep_verdict(&self, fact: &Fact) {
         let Fact { at_ms, subject, event, parting, .. } = fact;
         if let session::Event::Left(verdict) = event {

@@ -9,8 +9,8 @@ use crate::report::Fact;
 /// Facts that wait, by session, in the order in which the sessions began to wait.
 ///
 /// Of each session its join and its leave wait, and between them the last fact of each [`Topic`],
-/// and how its links ended and began in at most three: at most ten. The sessions are bounded by the shard's table, in which an ended session holds
-/// its place as long as its leave is here.
+/// and how its links ended and began in at most three: at most ten. The sessions are bounded by the
+/// shard's table, in which an ended session holds its place as long as its leave is here.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     order: VecDeque<u64>,

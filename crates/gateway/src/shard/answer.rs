@@ -47,15 +47,7 @@ impl<T: Traffic> ShardLoop<T> {
                 let _ = reply.send(self.page(from, limit, &filter));
             }
             Request::Session { session, reply } => {
-                let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
-                let mut shown = None;
-                T::find(self, session, &mut |known| {
-                    shown = Some(Shown::Online(Box::new(known.info(now, wall_ms))));
-                });
-                T::find_away(self, session, &mut |absence| {
-                    shown = Some(Shown::Away(Box::new(AwayInfo::new(absence, now, wall_ms))));
-                });
-                let _ = reply.send(shown);
+                let _ = reply.send(self.shown(session));
             }
             Request::Sibling { session, reply } => {
                 let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
@@ -116,6 +108,18 @@ impl<T: Traffic> ShardLoop<T> {
             Request::StopAccepting => T::stop_accepting(self),
             Request::Stop => self.stopping = true,
         }
+    }
+
+    fn shown(&self, session: u64) -> Option<Shown> {
+        let (now, wall_ms) = (self.clock.now(), self.clock.wall_ms());
+        let mut shown = None;
+        T::find(self, session, &mut |known| {
+            shown = Some(Shown::Online(Box::new(known.info(now, wall_ms))));
+        });
+        T::find_away(self, session, &mut |absence| {
+            shown = Some(Shown::Away(Box::new(AwayInfo::new(absence, now, wall_ms))));
+        });
+        shown
     }
 
     fn page(&self, from: u32, limit: usize, filter: &Filter) -> Page {

@@ -46,12 +46,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     continue;
                 }
                 hub::Output::GoHome { link, admission, shard } => {
-                    let reply = if self.traffic.full_home == Some(shard) {
-                        Reply::Refuse { link, admission, refusal: Refusal::HomeBusy }
-                    } else {
-                        Reply::GoHome { link, admission, shard }
-                    };
-                    self.traffic.answers.push_back(reply);
+                    self.send_home(link, admission, shard);
                     continue;
                 }
                 hub::Output::Own { link, admission, session } => {
@@ -96,25 +91,37 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                     | Event::Acknowledged
                     | Event::NotResumed(_),
                 ) => {}
-                Output::Close(closing) => {
-                    self.traffic.half_open.leaves(self.clock.now(), link);
-                    if self.traffic.logins.withdraw(link) {
-                        self.stats.logins_withdrawn.add(1);
-                    }
-                    if closing == Closing::Abort {
-                        self.traffic.sockets.mark_for_close(link);
-                        continue;
-                    }
-                    let limit = self.hub.machine().leave_limit();
-                    self.traffic.sockets.start_leaving(link, self.clock.now(), limit);
-                    // What was read last may have been followed by the end of the stream, for
-                    // which no further edge comes.
-                    self.read_in_next_turn(link);
-                }
+                Output::Close(closing) => self.close(link, closing),
                 // The hub asks for it.
                 Output::Admit => {}
             }
         }
+    }
+
+    /// Lets a link go to the home of its session, unless that has just taken no link.
+    fn send_home(&mut self, link: u32, admission: u32, shard: u8) {
+        let reply = if self.traffic.full_home == Some(shard) {
+            Reply::Refuse { link, admission, refusal: Refusal::HomeBusy }
+        } else {
+            Reply::GoHome { link, admission, shard }
+        };
+        self.traffic.answers.push_back(reply);
+    }
+
+    /// Closes the socket of a link that has ended, or lets it take its leave.
+    fn close(&mut self, link: u32, closing: Closing) {
+        self.traffic.half_open.leaves(self.clock.now(), link);
+        if self.traffic.logins.withdraw(link) {
+            self.stats.logins_withdrawn.add(1);
+        }
+        if closing == Closing::Abort {
+            return self.traffic.sockets.mark_for_close(link);
+        }
+        let limit = self.hub.machine().leave_limit();
+        self.traffic.sockets.start_leaving(link, self.clock.now(), limit);
+        // What was read last may have been followed by the end of the stream, for which no further
+        // edge comes.
+        self.read_in_next_turn(link);
     }
 
     /// Begins the time of a link in which its socket is read and data is sent.

@@ -268,7 +268,7 @@ fn messages_from_outside_are_kept_for_a_session_that_is_away_until_its_window_is
         let lost = Client::connect(&running).lose();
         running.fact("away");
         let to = |number: u64| {
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 Target::Session(lost.session)
             } else {
                 Target::Identity("ada".into())
@@ -333,7 +333,7 @@ fn a_banned_client_cannot_resume_and_is_told_why() {
         let hello = Hello { capabilities: WINDOWS, boot_id: BootId([5; 16]), ..hello() };
         let lost = Client::say(&running, &hello, 0).lose();
         running.fact("away");
-        bans.set(&[who.clone()], LONG, "until noon").unwrap();
+        bans.set(std::slice::from_ref(&who), LONG, "until noon").unwrap();
         let mut native = running.native();
         native.send(&Frame::Hello(Hello { boot_id: BootId([5; 16]), ..lost.hello() }));
         assert!(native.next(|frame| match frame {
