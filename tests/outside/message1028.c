@@ -87,3 +87,7 @@ static void send_pong(uint8_t sequence)
 }
 
 static void send_goodbye(void) {} /* the end of the stream is the goodbye */
+
+static bool has_all_messages(void) { return true; }
+
+static bool resumes(void) { return false; }

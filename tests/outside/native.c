@@ -8,12 +8,25 @@
  * The options are listed in outside.h. */
 #include "outside.h"
 
-enum { PING = 1, PONG, HELLO, WELCOME, DATA, RETUNE, CLOSE };
+enum { PING = 1, PONG, HELLO, WELCOME, DATA, RETUNE, CLOSE, ACK };
 enum { POLICY = 18, ACCOUNT = 25, DRAINED = 1, OTHER_VERSION = 7 };
+enum { WINDOWS = 1, TO_RESUME = 2, RESUMED = 1 }; /* a capability, a flag of HELLO, of WELCOME */
+enum { CONTINUES = 1, ACKNOWLEDGES = 2, ASKS = 4, ACK_ASKS = 1 }; /* flags of DATA, of ACK */
 
 static struct policy { uint64_t idle, interval; unsigned probes; } policy; /* of the options */
 
-struct frame { unsigned type, flags, seq; uint32_t ack, length; const uint8_t *body; };
+/* What a client keeps of its session from one connection to the next. Its messages are numbers, so
+ * those that may have to be sent again need not be kept. */
+static struct {
+    uint64_t number, epoch;
+    uint8_t token[64];
+    size_t token_length;
+    uint32_t window, sent, acknowledged;    /* messages to the server */
+    uint32_t received, told;                /* messages from it, of which so many acknowledged */
+    int connections;
+} session;
+
+struct frame { bool acknowledges; unsigned type, flags, seq; uint32_t ack, length; const uint8_t *body; };
 
 /* ---- writing ---- */
 
@@ -59,13 +72,17 @@ static void send_body(int type, const struct bytes *body)
 static void send_hello(void)
 {
     struct bytes b = {0};
-    put(&b, "SYS1", 4), put_le(&b, 1, 1), put_le(&b, opt.ask, 1), put_le(&b, 0, 4);
+    put(&b, "SYS1", 4), put_le(&b, 1, 1), 
+    put_le(&b, opt.ask | (session.token_length ? TO_RESUME : 0), 1);
+    put_le(&b, opt.messages ? WINDOWS : 0, 4);
     put_ids(&b);
-    put_le(&b, 0, 8), put_le(&b, 0, 8), put_le(&b, 0, 8); /* no session to resume */
+    put_le(&b, session.number, 8), put_le(&b, session.epoch, 8), put_le(&b, session.received, 8);
     put_policy(&b, opt.ask ? policy : (struct policy){0});
     put(&b, (const uint8_t[ACCOUNT]){0}, ACCOUNT); /* there was no link before this one */
-    put_text(&b, ""), put_text(&b, opt.identity), put_text(&b, opt.token);
+    put_varint(&b, session.token_length), put(&b, session.token, session.token_length);
+    put_text(&b, opt.identity), put_text(&b, opt.token);
     send_body(HELLO, &b);
+    session.connections++;
 }
 
 static void send_welcome(struct policy agreed)
@@ -111,23 +128,26 @@ static size_t get_varint(const uint8_t *at, size_t have, uint32_t *value)
 
 static size_t get_frame(const uint8_t *at, size_t have, struct frame *f)
 {
-    static const uint32_t bounds[] = {0, 1024, 1024, 2048, 2048, MAX_DATA, 256, 256};
-    static const unsigned flags[] = {0, 3, 3, 0, 0, 1, 0, 0};
+    static const uint32_t bounds[] = {0, 1024, 1024, 2048, 2048, MAX_DATA, 256, 256, 0};
+    static const unsigned flags[] = {0, 3, 3, 0, 0, 1, 0, 0, 0};
+    bool windows = !opt.server && opt.messages;
     size_t used = 1, n;
     if (have < 1) return 0;
     *f = (struct frame){.type = at[0] >> 4, .flags = at[0] & 15};
-    if (f->type < PING || f->type > CLOSE) fail("illegal: kind %02x", at[0]);
-    if (f->flags & ~flags[f->type]) fail("illegal: flags of kind %02x", at[0]);
+    if (f->type < PING || f->type > (windows ? ACK : CLOSE)) fail("illegal: kind %02x", at[0]);
+    if (f->flags & ~(windows && f->type == DATA ? 7 : windows && f->type == ACK ? ACK_ASKS
+                     : flags[f->type])) fail("illegal: flags of kind %02x", at[0]);
     bool beat = f->type <= PONG;
     if (beat) {
         if (have < 2) return 0;
         f->seq = at[used++];
     }
-    if (beat && f->flags & 1) {
+    f->acknowledges = beat ? f->flags & 1 : f->type == ACK || (f->type == DATA && f->flags & 2);
+    if (f->acknowledges) {
         if (!(n = get_varint(at + used, have - used, &f->ack))) return 0;
         used += n;
     }
-    if (!beat || f->flags & 2) {
+    if (beat ? f->flags & 2 : f->type != ACK) {
         if (!(n = get_varint(at + used, have - used, &f->length))) return 0;
         used += n;
     }
@@ -145,6 +165,86 @@ static void say_policy(const char *what, struct policy p)
 {
     printf("%sidle %llu interval %llu probes %u\n", what, (unsigned long long)p.idle,
            (unsigned long long)p.interval, p.probes);
+}
+
+/* ---- a session with windows ---- */
+
+/* Sends as many of --messages as the window takes, but one that a cut is to lose. */
+static void send_messages(void)
+{
+    uint32_t last = session.acknowledged + session.window - (opt.cut_after > 0);
+    if (last > opt.messages) last = opt.messages;
+    while (session.sent < last) {
+        struct bytes b = {0};
+        char text[16];
+        snprintf(text, sizeof text, "%u", ++session.sent);
+        put_le(&b, DATA << 4 | (session.sent == last ? ASKS : 0), 1), put_text(&b, text);
+        send_bytes(&b);
+    }
+}
+
+static void acknowledge(int flags)
+{
+    struct bytes b = {0};
+    put_le(&b, ACK << 4 | flags, 1), put_varint(&b, session.told = session.received);
+    send_bytes(&b);
+}
+
+static void on_acknowledged(uint32_t count)
+{
+    uint32_t newly = count - session.acknowledged; /* else a later one has overtaken this one */
+    if (newly <= session.sent - session.acknowledged) session.acknowledged = count;
+    if (!me.cut) send_messages();
+}
+
+/* Ends the connection as if the network had, within a message if there is one. */
+static void cut_off(void)
+{
+    if (session.sent < opt.messages && session.sent - session.acknowledged < session.window) {
+        struct bytes b = {0};
+        char text[16];
+        snprintf(text, sizeof text, "%u", ++session.sent);
+        put_le(&b, DATA << 4, 1), put_text(&b, text), b.length--;
+        send_bytes(&b);
+    }
+    me.cut = true;
+}
+
+/* Takes one of --messages that has come back: each once, in order. */
+static void on_numbered(unsigned flags)
+{
+    char expected[16];
+    size_t length = snprintf(expected, sizeof expected, "%u", ++session.received);
+    if (me.message_length != length || memcmp(me.message, expected, length))
+        fail("%s came instead of %s", plain(me.message, me.message_length), expected);
+    if (opt.cut_after && session.received % opt.cut_after == 0 && !has_all_messages()) cut_off();
+    else if (flags & ASKS || 2 * (session.received - session.told) >= session.window)
+        acknowledge(0);
+    if (has_all_messages())
+        printf("all %u messages came back, each once, over %d connections\n", session.received,
+               session.connections);
+}
+
+/* Begins a session with windows, or goes on with one. `rest` follows the policy in WELCOME. */
+static void go_on(const uint8_t *at, const uint8_t *rest, bool resumed)
+{
+    uint64_t number = get_le(at + 38, 8), epoch = get_le(at + 46, 8), received = get_le(at + 54, 8);
+    const uint8_t *window = rest + 1 + rest[0];
+    if (!rest[0]) fail("this session cannot be resumed");
+    if (resumed) {
+        if (number != session.number || epoch != session.epoch || get_le(window + 8, 4))
+            fail("resumed another session, or messages were dropped");
+        if (received < session.acknowledged || received > session.sent)
+            fail("the server has received what was not sent");
+        printf("resumed: %u of %u have arrived, %u are sent again\n", (uint32_t)received,
+               session.sent, session.sent - (uint32_t)received);
+    }
+    session.number = number, session.epoch = epoch, session.window = get_le(window, 4);
+    memcpy(session.token, rest + 1, session.token_length = rest[0]);
+    session.sent = received;
+    /* What has arrived and is not acknowledged takes room in the window still, so ask for it. */
+    acknowledge(session.sent > session.acknowledged ? ACK_ASKS : 0);
+    send_messages();
 }
 
 /* ---- handling frames ---- */
@@ -178,11 +278,17 @@ static void on_hello(const uint8_t *at, size_t length)
 
 static void on_welcome(const uint8_t *at, size_t length)
 {
-    if (length < 97 || at[0] != 1 || at[1] || length != 97u + at[96]) fail("illegal: WELCOME");
+    bool resumed = length > 1 && at[1] == RESUMED && session.token_length;
+    size_t windows = opt.messages ? 8 : 0, outcome = length > 1 && at[1] ? 4 : 0;
+    if (length < 97 || at[0] != 1 || at[96] > 64
+        || length != 97u + at[96] + windows + outcome) fail("illegal: WELCOME");
+    if (at[1] && !resumed)
+        fail("not resumed: flags %u, outcome %u", at[1], (unsigned)get_le(at + length - 4, 4));
     printf("welcome session %016llx epoch %llu ", (unsigned long long)get_le(at + 38, 8),
            (unsigned long long)get_le(at + 46, 8));
     say_policy("", get_policy(at + 78));
     after_handshake();
+    if (opt.messages) go_on(at, at + 96, resumed);
 }
 
 static void on_beat(const struct frame *f)
@@ -204,7 +310,10 @@ static void on_data(const struct frame *f)
     if (me.message_length + f->length > sizeof me.message) fail("a message of too many pieces");
     memcpy(me.message + me.message_length, f->body, f->length);
     me.message_length += f->length;
-    if (!(f->flags & 1)) {
+    if (!(f->flags & CONTINUES) && !opt.server && opt.messages) {
+        on_numbered(f->flags);
+        me.message_length = 0;
+    } else if (!(f->flags & CONTINUES)) {
         printf("received DATA of %zu bytes: %s\n", me.message_length,
                plain(me.message, me.message_length));
         me.echoed |= opt.data && me.message_length == strlen(opt.data)
@@ -248,8 +357,10 @@ static size_t take(const uint8_t *at, size_t have)
         if (opt.server) put(&b, f->body, POLICY), send_body(RETUNE, &b);
         break;
     case CLOSE: on_close(f->body, f->length); break;
+    case ACK: if (f->flags & ACK_ASKS) acknowledge(0); break;
     default: on_beat(f);
     }
+    if (f->acknowledges && !opt.server && opt.messages) on_acknowledged(f->ack);
     return used;
 }
 
@@ -287,4 +398,14 @@ static void send_goodbye(void)
 {
     if (opt.server) send_close(DRAINED, 2500);
     else send_close(0, 0);
+}
+
+static bool has_all_messages(void)
+{
+    return session.received >= (unsigned long)opt.messages;
+}
+
+static bool resumes(void)
+{
+    return session.token_length && !me.goodbye && !opt.server;
 }

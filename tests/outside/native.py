@@ -13,10 +13,16 @@ import time
 
 from outside import Connection, Failed, main, plain, say
 
-PING, PONG, HELLO, WELCOME, DATA, RETUNE, CLOSE = range(1, 8)
-BOUNDS = {PING: 1024, PONG: 1024, HELLO: 2048, WELCOME: 2048, DATA: 65536, RETUNE: 256, CLOSE: 256}
-FLAGS = {PING: 3, PONG: 3, HELLO: 0, WELCOME: 0, DATA: 1, RETUNE: 0, CLOSE: 0}
-ACKNOWLEDGES, BUSINESS, CONTINUES = 1, 2, 1
+PING, PONG, HELLO, WELCOME, DATA, RETUNE, CLOSE, ACK = range(1, 9)
+BOUNDS = {PING: 1024, PONG: 1024, HELLO: 2048, WELCOME: 2048, DATA: 65536, RETUNE: 256, CLOSE: 256,
+          ACK: 0}
+FLAGS = {PING: 3, PONG: 3, HELLO: 0, WELCOME: 0, DATA: 7, RETUNE: 0, CLOSE: 0, ACK: 1}
+ACKNOWLEDGES, BUSINESS = 1, 2  # flags of heartbeats
+CONTINUES, DATA_ACKNOWLEDGES, ASKS = 1, 2, 4  # flags of DATA
+ACK_ASKS = 1
+WINDOWS = 1  # a capability
+TO_RESUME = 2  # a flag of HELLO
+RESUMED = 1  # a flag of WELCOME
 REASONS = ["done", "drained", "kicked", "silent", "unauthorized", "replaced", "slow", "version",
            "full", "flooding"]
 DONE, DRAINED, OTHER_VERSION = 0, 1, 7
@@ -92,18 +98,33 @@ def policy_text(data):
     return f"idle {idle} interval {interval} probes {probes}"
 
 
+class Session:
+    """What a client keeps of its session from one connection to the next. Its messages are numbers,
+    so those that may have to be sent again need not be kept."""
+
+    number = epoch = window = 0
+    token = b""
+    sent = acknowledged = 0  # messages to the server
+    received = told = 0  # messages from the server, and how many of them were acknowledged
+    connections = 0
+
+
 class Native(Connection):
     """A client and a server of the native protocol."""
 
     message = b""
+    session = Session()  # the one of this process, if it is a client
 
     def start(self):
         if self.server:
             return
-        asked = self.options.policy
-        head = HELLO_HEAD.pack(b"SYS1", 1, 1 if asked else 0, 0, UNKNOWN_BOOT, INSTANCE, 0, 0, 0,
-                               POLICY.pack(*asked, 0) if asked else NO_POLICY, NO_ACCOUNT)
-        texts = (b"", self.options.identity.encode(), self.options.token.encode())
+        asked, session = self.options.policy, self.session
+        session.connections += 1
+        flags = (1 if asked else 0) | (TO_RESUME if session.token else 0)
+        head = HELLO_HEAD.pack(b"SYS1", 1, flags, WINDOWS if self.options.messages else 0,
+                               UNKNOWN_BOOT, INSTANCE, session.number, session.epoch,
+                               session.received, POLICY.pack(*asked, 0) if asked else NO_POLICY, NO_ACCOUNT)
+        texts = (session.token, self.options.identity.encode(), self.options.token.encode())
         self.send_body(HELLO, head + b"".join(text_field(text) for text in texts))
 
     def take(self, data):
@@ -119,7 +140,9 @@ class Native(Connection):
                 sequence = reader.byte()
                 if flags & ACKNOWLEDGES:
                     acknowledged = reader.varint()
-            if frame not in (PING, PONG) or flags & BUSINESS:
+            if frame == ACK or (frame == DATA and flags & DATA_ACKNOWLEDGES):
+                acknowledged = reader.varint()
+            if frame not in (PING, PONG, ACK) or (sequence is not None and flags & BUSINESS):
                 length = reader.varint()
                 if length > BOUNDS[frame]:
                     raise Failed(f"illegal: {length} bytes in kind {kind:02x}")
@@ -127,16 +150,24 @@ class Native(Connection):
         except Incomplete:
             return 0
         self.check_order(frame)
+        windows = not self.server and self.options.messages
+        if not windows and (frame == ACK or frame == DATA and flags & ~CONTINUES):
+            raise Failed("illegal: an acknowledgement without a window")
         try:
             if sequence is not None:
                 self.on_beat(frame, sequence, acknowledged, body if flags & BUSINESS else None)
             elif frame == DATA:
                 self.on_data(flags, body)
+            elif frame == ACK:
+                if flags & ACK_ASKS:
+                    self.acknowledge()
             else:
                 {HELLO: self.on_hello, WELCOME: self.on_welcome, RETUNE: self.on_retune,
                  CLOSE: self.on_close}[frame](Reader(body))
         except Incomplete:
             raise Failed(f"illegal: body of kind {kind:02x} is too short") from None
+        if acknowledged is not None and windows:
+            self.on_acknowledged(acknowledged)
         return reader.at
 
     def check_order(self, frame):
@@ -171,15 +202,89 @@ class Native(Connection):
             self.send_body(RETUNE, POLICY.pack(*self.options.retune, 0))
 
     def on_welcome(self, reader):
-        version, flags, _, _, _, session, epoch, *_, policy = reader.fields(WELCOME_HEAD)
-        reader.text()
+        (version, flags, capabilities, _, _, session, epoch, received, _, _, _,
+         policy) = reader.fields(WELCOME_HEAD)
+        token = reader.text()
+        window = 0
+        if capabilities & WINDOWS:
+            window, _bytes = struct.unpack("<II", reader.take(8))
+        outcome = struct.unpack("<I", reader.take(4))[0] if flags else 0
         reader.end("WELCOME")
-        if version != 1 or flags:
-            raise Failed("illegal: WELCOME")
+        if version != 1 or flags & ~RESUMED or (flags and not self.session.token):
+            raise Failed(f"not resumed: flags {flags}, outcome {outcome}")
         say(f"welcome session {session:016x} epoch {epoch} " + policy_text(policy))
         self.greet()
+        if self.options.messages:
+            self.go_on(session, epoch, window, token, received, flags, outcome)
         if self.options.data is not None:
             self.send_body(DATA, self.options.data.encode())
+
+    def go_on(self, number, epoch, window, token, received, flags, dropped):
+        """Begins a session with windows, or goes on with one."""
+        session = self.session
+        if not window or not token:
+            raise Failed("this session cannot be resumed")
+        if flags & RESUMED:
+            if (number, epoch) != (session.number, session.epoch) or dropped:
+                raise Failed(f"resumed another session, or {dropped} messages were dropped")
+            if not session.acknowledged <= received <= session.sent:
+                raise Failed(f"the server has received {received} of {session.sent} messages")
+            say(f"resumed: {received} of {session.sent} have arrived, "
+                f"{session.sent - received} are sent again")
+        session.number, session.epoch, session.window = number, epoch, window
+        session.token = token
+        session.sent = received
+        # What has arrived and is not acknowledged takes room in the window still, so ask for it.
+        self.acknowledge(ACK_ASKS if session.sent > session.acknowledged else 0)
+        self.send_messages()
+
+    def send_messages(self):
+        """Sends as many of --messages as the window takes, but one that a cut is to lose."""
+        session = self.session
+        room = session.window - (1 if self.options.cut_after else 0)
+        last = min(self.options.messages, session.acknowledged + room)
+        while session.sent < last:
+            session.sent += 1
+            self.send_body(DATA, b"%d" % session.sent, ASKS if session.sent == last else 0)
+
+    def on_acknowledged(self, count):
+        newly = (count - self.session.acknowledged) & 0xFFFFFFFF
+        if newly <= self.session.sent - self.session.acknowledged:
+            self.session.acknowledged += newly  # else a later one has overtaken this one
+        if not self.cut:
+            self.send_messages()
+
+    def acknowledge(self, flags=0):
+        self.session.told = self.session.received
+        self.send(bytes([ACK << 4 | flags]) + varint(self.session.received & 0xFFFFFFFF))
+
+    def on_numbered(self, flags):
+        """Takes one of --messages that has come back: each once, in order."""
+        session, after = self.session, self.options.cut_after
+        session.received += 1
+        if self.message != b"%d" % session.received:
+            raise Failed(f"{plain(self.message)} came instead of {session.received}")
+        if after and session.received % after == 0 and not self.has_all_messages():
+            self.cut_off()
+        elif flags & ASKS or 2 * (session.received - session.told) >= session.window:
+            self.acknowledge()
+        if self.has_all_messages():
+            say(f"all {session.received} messages came back, each once, "
+                f"over {session.connections} connections")
+
+    def cut_off(self):
+        """Ends the connection as if the network had, within a message if there is one."""
+        session = self.session
+        if session.sent < min(self.options.messages, session.acknowledged + session.window):
+            session.sent += 1
+            self.send((bytes([DATA << 4]) + text_field(b"%d" % session.sent))[:-1])
+        self.cut = True
+
+    def has_all_messages(self):
+        return self.session.received >= self.options.messages
+
+    def resumes(self):
+        return bool(self.session.token) and not self.goodbye and not self.server
 
     def on_beat(self, frame, sequence, acknowledged, business):
         what = f"received {'PING' if frame == PING else 'PONG'} {sequence}"
@@ -201,7 +306,10 @@ class Native(Connection):
         self.message += body
         if len(self.message) > MAX_MESSAGE:
             raise Failed("a message of too many pieces")
-        if not flags & CONTINUES:
+        if not flags & CONTINUES and self.options.messages:
+            self.on_numbered(flags)
+            self.message = b""
+        elif not flags & CONTINUES:
             say(f"received DATA of {len(self.message)} bytes: {plain(self.message)}")
             if self.options.data is not None:
                 self.echoed |= self.message == self.options.data.encode()

@@ -8,6 +8,8 @@
  * Client:  --pings N --every MS   send PING 1..N and wait for each PONG
  *          --business TEXT        business data on those PINGs
  *          --data TEXT [--expect-echo]
+ *          --messages N           native: send 1..N in a session with windows, expect each once
+ *          --cut-after N          reset the connection after each N messages, and resume
  *          --policy IDLE,INTERVAL,PROBES    ask for this policy
  *          --identity NAME        [outside; with a token none: it says who]
  *          --token TEXT
@@ -46,7 +48,8 @@ struct bytes { size_t length; uint8_t at[8 + MAX_DATA]; };
 
 static struct {
     bool server, once, mute, expect_echo, ask, retune, no_hello, probe, little_endian_pong;
-    long pings, every, stay, silent_after, delay, close_after, pieces, limit;
+    long pings, every, stay, silent_after, delay, close_after, pieces, limit, messages,
+        cut_after;
     const char *host, *port, *business, *data, *identity, *token, *policy_text,
         *roots, *name;
 } opt = {.every = 1000, .silent_after = -1, .close_after = -1, .pieces = INT_MAX, .limit = 60,
@@ -57,6 +60,7 @@ static struct {
     int fd;
     uint64_t session;                       /* the server's number of the connection */
     bool greeted, quiet, goodbye, echoed;   /* goodbye: a CLOSE has arrived or been sent */
+    bool cut;                               /* the client ends it as if the network had */
     long sent, confirmed;                   /* our PINGs */
     long long opened, greeted_at, last_sent, ping_at;
     struct { long long at; uint8_t sequence; } due[MAX_DUE]; /* PONGs that wait */
@@ -71,6 +75,8 @@ static size_t take(const uint8_t *at, size_t have); /* one message: bytes used, 
 static void send_ping(uint8_t sequence);
 static void send_pong(uint8_t sequence);
 static void send_goodbye(void); /* the last message, if the protocol has one */
+static bool has_all_messages(void); /* whether all of --messages have come back */
+static bool resumes(void); /* whether the session goes on on another connection */
 
 /* ---- helpers ---- */
 
@@ -175,9 +181,9 @@ static bool receive(void)
     if (n <= 0) return false;
     me.have += n;
     size_t at = 0, used;
-    while ((used = take(me.in + at, me.have - at))) at += used;
+    while (!me.cut && (used = take(me.in + at, me.have - at))) at += used;
     memmove(me.in, me.in + at, me.have -= at);
-    return true;
+    return !me.cut;
 }
 
 /* Does what is due at `now`; returns when something is due next. */
@@ -202,11 +208,12 @@ static long long on_time(long long now)
 
 static bool client_is_complete(void)
 {
-    return me.greeted && me.confirmed >= opt.pings && (!opt.expect_echo || me.echoed);
+    return me.greeted && me.confirmed >= opt.pings && (!opt.expect_echo || me.echoed)
+        && has_all_messages();
 }
 
-/* Runs the connection until it ends. */
-static void run(void)
+/* Runs the connection until it ends; true if another one is to go on with its session. */
+static bool run(void)
 {
     int no_delay = 1;
     setsockopt(me.fd, IPPROTO_TCP, TCP_NODELAY, &no_delay, sizeof no_delay);
@@ -232,18 +239,24 @@ static void run(void)
         poll(&ready, 1, holds_bytes ? 0 : (int)(next - now));
         if ((holds_bytes || ready.revents) && !receive()) break;
     }
+    struct linger reset = {.l_onoff = 1};
+    if (me.cut) setsockopt(me.fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
+    if (resumes()) { close(me.fd); return true; }
     printf("closed by the other end");
     if (me.quiet) printf(" %lld ms after the last byte sent", now_ms() - me.last_sent);
     printf("\n");
     close(me.fd);
-    if (opt.server || me.quiet) return;
+    if (opt.server || me.quiet) return false;
     if (!client_is_complete()) fail("closed too early: %ld of %ld PINGs answered%s", me.confirmed,
                                    opt.pings, opt.expect_echo && !me.echoed ? ", no echo" : "");
     if (!me.goodbye) fail("the other end closed first");
+    return false;
 }
 
-static void client(void)
+/* Returns whether another connection is to go on with the session of this one. */
+static bool client(void)
 {
+    memset(&me, 0, sizeof me);
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list;
     int error = getaddrinfo(opt.host, opt.port, &hints, &list);
     if (error) fail("%s: %s", opt.host, gai_strerror(error));
@@ -252,7 +265,7 @@ static void client(void)
     freeaddrinfo(list);
     printf("connected\n");
     if (opt.roots) tls_start(me.fd, opt.roots, opt.name ? opt.name : opt.host);
-    run();
+    return run();
 }
 
 static void server(void)
@@ -286,6 +299,7 @@ int main(int argc, char **argv)
         {"--pings", 0, &opt.pings, 0}, {"--every", 0, &opt.every, 0},
         {"--probe", &opt.probe, &opt.every, 0}, {"--stay", 0, &opt.stay, 0},
         {"--silent-after", 0, &opt.silent_after, 0}, {"--delay", 0, &opt.delay, 0},
+        {"--messages", 0, &opt.messages, 0}, {"--cut-after", 0, &opt.cut_after, 0},
         {"--close-after", 0, &opt.close_after, 0}, {"--pieces", 0, &opt.pieces, 0},
         {"--limit", 0, &opt.limit, 0}, {"--business", 0, 0, &opt.business},
         {"--data", 0, 0, &opt.data}, {"--identity", 0, 0, &opt.identity},
@@ -318,6 +332,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* OpenSSL writes without MSG_NOSIGNAL */
     signal(SIGALRM, out_of_time);
     alarm(opt.limit);
-    opt.server ? server() : client();
+    if (opt.server) server();
+    else while (client()) {}
     return 0;
 }

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import ssl
+import struct
 import sys
 import threading
 import time
@@ -48,26 +49,32 @@ class Connection:
         self.quiet = options.no_hello  # nothing more is sent
         self.goodbye = False  # the last message has been sent or has arrived
         self.echoed = False
+        self.cut = False  # the client ends the connection as if the network had
         self.received = bytearray()
 
     def run(self):
-        """Runs the connection until it ends."""
+        """Runs the connection until it ends; True if another one is to go on with its session."""
         self.start()
         while True:
             wait_ms = self.on_time(now_ms())
             if self.is_readable(wait_ms) and not self.receive():
                 break
+        if self.cut:  # a reset, not an orderly end
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
+        if self.resumes():
+            return True
         silence = f" {now_ms() - self.last_sent} ms after the last byte sent"
         say("closed by the other end" + (silence if self.quiet else ""))
         if self.server or self.quiet:
-            return
+            return False
         if not self.is_complete():
             missing = ", no echo" if self.options.expect_echo and not self.echoed else ""
             raise Failed(f"closed too early: {self.confirmed} of {self.options.pings} PINGs "
                          f"answered{missing}")
         if not self.goodbye:
             raise Failed("the other end closed first")
+        return False
 
     def is_readable(self, wait_ms):
         """Waits until there is something to read; TLS may hold some that the system has not."""
@@ -77,7 +84,8 @@ class Connection:
     def is_complete(self):
         """Whether a client has received everything that it expects."""
         return (self.greeted_at is not None and self.confirmed >= self.options.pings
-                and (self.echoed or not self.options.expect_echo))
+                and (self.echoed or not self.options.expect_echo)
+                and self.has_all_messages())
 
     def on_time(self, now):
         """Does what is due; returns the milliseconds until something is due next."""
@@ -122,9 +130,9 @@ class Connection:
             say("reset by the other end")
             return False
         self.received += data
-        while used := self.take(bytes(self.received)):
+        while not self.cut and (used := self.take(bytes(self.received))):
             del self.received[:used]
-        return bool(data)
+        return bool(data) and not self.cut
 
     def send(self, data):
         if self.quiet or self.goodbye:
@@ -183,6 +191,14 @@ class Connection:
     def send_goodbye(self):
         """Sends the last message, if the protocol has one."""
 
+    def has_all_messages(self):
+        """Whether all of --messages have come back."""
+        return True
+
+    def resumes(self):
+        """Whether the session goes on on another connection."""
+        return False
+
 
 def parse(description):
     def policy(text):
@@ -201,12 +217,16 @@ def parse(description):
         role.add_argument("--little-endian-pong", action="store_true", help="message1028 only")
         role.set_defaults(pings=0, every=1000, business=None, data=None, expect_echo=False,
                           policy=None, stay=0, silent_after=None, no_hello=False, mute=False,
-                          probe=None, retune=None, close_after=None)
+                          probe=None, retune=None, close_after=None, messages=0, cut_after=0)
     client.add_argument("--pings", type=int, metavar="N", help="send PING 1..N, expect N PONGs")
     client.add_argument("--every", type=int, metavar="MS", help="between PINGs")
     client.add_argument("--business", metavar="TEXT", help="business data on PINGs")
     client.add_argument("--data", metavar="TEXT")
     client.add_argument("--expect-echo", action="store_true")
+    client.add_argument("--messages", type=int, metavar="N",
+                        help="native: send 1..N in a session with windows, expect each once")
+    client.add_argument("--cut-after", type=int, metavar="N",
+                        help="reset the connection after each N messages, and resume")
     client.add_argument("--policy", type=policy, metavar="IDLE,INTERVAL,PROBES")
     client.add_argument("--identity", help="[outside; with a token none: it says who]")
     client.add_argument("--token", default="")
@@ -257,6 +277,18 @@ def run_one(connection):
         connection.sock.close()
 
 
+def connect(options):
+    sock = socket.create_connection((options.host, options.port))
+    say("connected")
+    if options.tls:
+        context = ssl.create_default_context(cafile=options.tls)
+        if options.cert:
+            context.load_cert_chain(options.cert)
+        sock = context.wrap_socket(sock, server_hostname=options.name or options.host)
+        say(f"{sock.version()} with {sock.getpeercert()['subjectAltName'][0][1]}")
+    return sock
+
+
 def main(protocol):
     options = parse(protocol.__doc__)
     signal.signal(signal.SIGALRM, out_of_time)
@@ -265,15 +297,8 @@ def main(protocol):
         if options.role == "server":
             serve(protocol, options)
         else:
-            sock = socket.create_connection((options.host, options.port))
-            say("connected")
-            if options.tls:
-                context = ssl.create_default_context(cafile=options.tls)
-                if options.cert:
-                    context.load_cert_chain(options.cert)
-                sock = context.wrap_socket(sock, server_hostname=options.name or options.host)
-                say(f"{sock.version()} with {sock.getpeercert()['subjectAltName'][0][1]}")
-            protocol(sock, options, 0).run()
+            while protocol(connect(options), options, 0).run():
+                pass
     except (Failed, OSError) as why:
         print(why, file=sys.stderr)
         sys.exit(1)

@@ -15,6 +15,7 @@ mod outside;
 mod ping;
 mod program;
 mod reload;
+mod resuming;
 #[cfg(target_os = "linux")]
 mod revised;
 mod sending;
