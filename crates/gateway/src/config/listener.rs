@@ -320,8 +320,7 @@ pub(super) fn read(
     listener.tls = tls.read(reading, directory, protocol_names(codec));
     listener.client_identity = tls.client_identity(reading);
     listener.has_client_roots = tls.has_client_roots();
-    (listener.sessions, listener.rates, listener.window, listener.resume) =
-        sessions.read(reading, codec);
+    sessions.read(reading, &mut listener);
     let circumstances = Circumstances {
         is_local: is_local(address),
         has_tokens: codec == Codec::Native,

@@ -4,10 +4,10 @@
 
 use systole_core::link::{Logins, Rates};
 use systole_core::window::Limits;
-use systole_core::wire::Codec;
 use toml::de::DeValue;
 
-use super::resume::{Resume, ResumeSettings};
+use super::listener::Listener;
+use super::resume::ResumeSettings;
 use super::section::{Given, Reading, Section};
 use super::value;
 
@@ -90,12 +90,8 @@ impl SessionSettings {
         }
     }
 
-    /// Returns what the settings say at a listener with this codec.
-    pub(super) fn read(
-        self,
-        reading: &mut Reading<'_>,
-        codec: Codec,
-    ) -> (Logins, Rates, Option<Limits>, Resume) {
+    /// Gives a listener what the settings say.
+    pub(super) fn read(self, reading: &mut Reading<'_>, listener: &mut Listener) {
         let limit = u16::try_from(Given::or(self.per_identity, 1)).unwrap_or(u16::MAX);
         let [messages, bytes, heartbeats] = self.rates.map(|rate| Given::or(rate, 0));
         let each = DEFAULT.per_minute.saturating_mul(limit.into());
@@ -108,8 +104,10 @@ impl SessionSettings {
                 .map_or(WINDOW.bytes, |given| u32::try_from(given.value).unwrap_or(u32::MAX)),
         };
         let window = Some(window).filter(Limits::is_legal);
-        let resume = self.resume.read(reading, codec, window);
-        (logins, Rates { messages, bytes, heartbeats }, window, resume)
+        listener.sessions = logins;
+        listener.rates = Rates { messages, bytes, heartbeats };
+        listener.window = window;
+        listener.resume = self.resume.read(reading, listener.codec, window);
     }
 }
 
