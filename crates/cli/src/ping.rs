@@ -375,6 +375,12 @@ impl<'a> Pinger<'a> {
                 (self.connected, self.awaits_answer) = (false, false);
                 self.is_ending = !self.args.reconnect;
             }
+            // Only a client that reconnects has sessions that are away.
+            Event::Away { .. } => (self.connected, self.awaits_answer) = (false, false),
+            Event::Resumed { .. } => {
+                self.connected = true;
+                self.beats.reset_immediately();
+            }
             Event::AttemptFailed(error) => return self.fail(event, error, output),
             Event::Closed(ending) => self.close(*ending, output),
             Event::Session(session::Event::Retuned(policy)) => self.follow(*policy),
@@ -385,6 +391,7 @@ impl<'a> Pinger<'a> {
             | Event::HeartbeatSent { .. }
             | Event::HeartbeatAnswered { .. }
             | Event::Reconnecting { .. }
+            | Event::NotResumed { .. }
             | Event::Revised { .. } => {}
         }
         let (shown, is_printed) = match self.other_codec(event) {

@@ -28,6 +28,13 @@ use crate::{CloseError, ConnectError, Ending, Event, FlushError, Options, SendEr
 /// [`Client::next_event`] also if only other events matter: what is never taken fills the window,
 /// and a gateway ends such a session as a slow consumer.
 ///
+/// A gateway may also let such a session outlive its link. If [`Options::reconnect`] is set, a loss
+/// is then [`Event::Away`], and the next link resumes the session ([`Event::Resumed`]): the session
+/// keeps its number and epoch, and every message of both directions arrives once and in order.
+/// Meanwhile [`Client::send`] accepts messages as before. If the session is gone,
+/// [`Event::NotResumed`] returns what the server has not acknowledged, and a new session begins.
+/// Without such a gateway, or without reconnecting, each link has a session of its own.
+///
 /// All methods take `&self`, so that tasks can share a client in an `Arc`.
 ///
 /// [`Client::close`] returns when the server has acknowledged everything that [`Client::send`]
@@ -91,7 +98,9 @@ impl Client {
         Ok(client)
     }
 
-    /// Waits for the next event; returns `None` after [`Event::Closed`]. Cancel-safe.
+    /// Waits for the next event; returns `None` after [`Event::Closed`]. Cancel-safe: a canceled call
+    /// takes nothing. Messages that wait to be taken survive the link on which they came, and are
+    /// not sent again by a gateway that resumes the session.
     pub async fn next_event(&self) -> Option<Event> {
         self.shared.next_event().await
     }
@@ -103,9 +112,10 @@ impl Client {
     /// until the server has acknowledged earlier ones; so a server that acknowledges nothing makes
     /// this call wait.
     ///
-    /// `Ok` means that the message was queued. A message still queued when the link is lost is
-    /// dropped; [`Client::close`] sends all of them, and returns an error if it cannot;
-    /// [`Client::flush`] waits until the server has acknowledged all of them.
+    /// `Ok` means that the message was queued. If the session outlives its link it is then delivered
+    /// once, or [`Event::NotResumed`] returns it; without a link it waits. Otherwise a message still
+    /// queued when the link is lost is dropped. [`Client::close`] sends all of them, and returns an
+    /// error if it cannot; [`Client::flush`] waits until the server has acknowledged all of them.
     ///
     /// # Errors
     /// See [`SendError`]; never [`SendError::Full`].
@@ -122,7 +132,7 @@ impl Client {
         Ok(())
     }
 
-    /// Sends a message if the queue has room now.
+    /// Sends a message if the queue has room now. `Ok` means what it means for [`Client::send`].
     ///
     /// # Errors
     /// See [`SendError`].
@@ -140,11 +150,12 @@ impl Client {
     /// The server is asked to acknowledge at once.
     ///
     /// Only a session with a window has acknowledgements: the codec is [`crate::Codec::Native`],
-    /// and the server offers a window. There is no time limit other than the life of the link.
-    /// Several flushes may wait at once. Cancel-safe: a canceled call changes nothing.
+    /// and the server offers a window. There is no time limit other than the life of the session: a
+    /// flush waits as long as it takes to reconnect. Several flushes may wait at once. Cancel-safe: a
+    /// canceled call changes nothing.
     ///
     /// # Errors
-    /// See [`FlushError`]. A loss of messages with a link is reported by the flushes that wait at
+    /// See [`FlushError`]. A loss of messages with a link or a session is reported by the flushes that wait at
     /// that moment, and by each later one until one of them has returned the error.
     pub async fn flush(&self) -> Result<(), FlushError> {
         let link = self.shared.current_link().map_err(|error| match error {
@@ -159,9 +170,11 @@ impl Client {
         match answer.await.map_err(|_| FlushError::Closed)? {
             FlushAnswer::Acknowledged => Ok(()),
             FlushAnswer::NoWindow => Err(FlushError::NoWindow),
-            FlushAnswer::Lost { losses } => {
+            FlushAnswer::Lost { losses, messages } => {
                 self.shared.set_reported_losses(losses);
-                Err(FlushError::Lost)
+                Err(messages.map_or(FlushError::Lost, |unacknowledged| FlushError::NotResumed {
+                    unacknowledged,
+                }))
             }
         }
     }
@@ -204,10 +217,13 @@ impl Client {
     ///
     /// `Ok` means that the server's system has acknowledged all messages of the last link; whether
     /// the server's application has read them, only its answers tell. Messages that were lost with
-    /// an earlier link, before [`Event::Reconnected`], are not counted.
+    /// an earlier link or session, before [`Event::Reconnected`], are not counted.
     ///
     /// While the server takes bytes this goes on, for at most 60 s; a server that takes none is
-    /// given up after 5 s. A canceled call changes nothing: the client ends in the background.
+    /// given up after 5 s. If messages of a session that is away are not acknowledged, the client
+    /// resumes it first, and gives up after 5 s without a link; [`Event::NotResumed`] then returns
+    /// them, before [`Event::Closed`]. A canceled call changes nothing: the client ends in the
+    /// background.
     ///
     /// # Errors
     /// See [`CloseError`].

@@ -1,11 +1,11 @@
 //! One link of a client: its socket, its link machine, and the loop that connects the two.
 
-mod backlog;
 mod closing;
 mod outputs;
 mod parting;
 mod reading;
 mod requests;
+mod window;
 
 use std::net::SocketAddr;
 
@@ -13,19 +13,21 @@ use systole_core::link::departure::LEAVE_LIMIT;
 use systole_core::link::{
     Closing, Command as LinkCommand, Goodbye, Settings, Side, Takes, Windows, World,
 };
+use systole_core::resume::NotResumed;
 use systole_core::window::Limits;
 use systole_core::wire::Saw;
 use systole_core::witness::Hearing;
-use systole_core::{Link, Machine, Span, Time};
+use systole_core::{Link, Machine, Span, Time, session};
 use systole_net::socket_options;
 use systole_net::transport::{Layer, Socket, TokioStream};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use backlog::Backlog;
 use parting::Parting;
 
+use crate::away::Resuming;
+use crate::backlog::Backlog;
 use crate::begin::Begin;
 use crate::carry_over::CarryOver;
 use crate::dialer::LinkParams;
@@ -55,7 +57,7 @@ const WINDOWS: Windows = Windows::new(Limits { messages: 1, bytes: 1 }, Takes::B
 pub(crate) enum LinkEnd {
     /// The application closed it.
     Finished,
-    /// The link was lost; holds the server's CLOSE, if one arrived.
+    /// The link was lost; holds the server's CLOSE, if one arrived. The session may be away.
     Lost(Option<Goodbye>),
 }
 
@@ -84,7 +86,18 @@ pub(crate) struct Connection<T = Layer> {
     buffer: Box<[u8]>,
     translator: EventTranslator,
     closing: Closing,
+    /// Number of the link with which its session began: its own, unless it has resumed one.
     link_number: u64,
+    /// The number of the session that it is to resume.
+    resumes: Option<u64>,
+    is_resumed: bool,
+    /// Number and bytes of the messages that the session to resume has kept.
+    kept: (usize, usize),
+    /// The beginning of a new session in place of the one that was to be resumed. Until that one is
+    /// given up no further outputs are taken.
+    joined: Option<session::Event>,
+    /// Why the session was not resumed.
+    not_resumed: Option<NotResumed>,
     /// The server's address, which the socket no longer knows once the connection has ended.
     server: Option<SocketAddr>,
     /// Queue permits taken by messages in the outbox and not yet returned.
@@ -99,6 +112,8 @@ pub(crate) struct Connection<T = Layer> {
     /// Whether the application has sent a message on this link.
     has_sent: bool,
     backlog: Backlog,
+    /// Lengths of messages that the application has taken; empty between two reports.
+    taken: Vec<usize>,
     /// The close that the application asked for, until CLOSE is sent.
     parting: Option<Parting>,
     /// The longest time for the connection to end, after CLOSE.
@@ -108,11 +123,13 @@ pub(crate) struct Connection<T = Layer> {
 }
 
 impl<T: Begin> Connection<T> {
-    /// Completes the handshake on a connected socket, within this time.
+    /// Completes the handshake on a connected socket, within this time. A session to resume goes
+    /// back unless it is resumed, also if this is canceled.
     pub(crate) async fn open(
         mut params: LinkParams,
         stream: TcpStream,
         within: Span,
+        resuming: &mut Resuming,
         clock: &mut LoopClock,
         shared: &Shared,
     ) -> Result<Connection<T>, ConnectError> {
@@ -124,22 +141,36 @@ impl<T: Begin> Connection<T> {
         }
         clock.turn(OPEN_ENDED);
         let transport = T::begin(&params.options, &params.host)?;
-        let mut connection = Connection::new(params, stream, transport, within, clock, shared);
+        let params = (params, within);
+        let mut connection = Connection::new(params, stream, transport, resuming, clock, shared);
+        let attempt = Attempt { connection: &mut connection, resuming };
+        attempt.connection.shake_hands(clock, shared).await?;
+        drop(attempt);
+        Ok(connection)
+    }
+
+    /// Drives the link until its handshake is complete.
+    async fn shake_hands(
+        &mut self,
+        clock: &mut LoopClock,
+        shared: &Shared,
+    ) -> Result<(), ConnectError> {
         // No requests during the handshake. A dropped sender would read as a request to close.
         let (_sender, mut no_requests) = mpsc::channel(1);
         loop {
-            connection.process_outputs(clock.now(), shared);
-            match &mut connection.translator.stage {
-                Stage::Handshaking => connection.turn(clock, &mut no_requests, shared).await,
-                Stage::Established | Stage::Lost(_) => return Ok(connection),
+            self.process_outputs(clock.now(), shared);
+            match &mut self.translator.stage {
+                Stage::Handshaking if self.joined.is_some() => return Ok(()),
+                Stage::Handshaking => self.turn(clock, &mut no_requests, shared).await,
+                Stage::Established | Stage::Lost(_) => return Ok(()),
                 Stage::Refused(error) => {
                     if let ConnectError::Handshake { answer, tls, .. } = error {
-                        *answer = std::mem::take(&mut connection.first_bytes);
-                        *tls = connection.socket.transport().tls_progress();
+                        *answer = std::mem::take(&mut self.first_bytes);
+                        *tls = self.socket.transport().tls_progress();
                     }
                     let error = error.clone();
                     // The server learns at once that no link comes of this.
-                    connection.socket.shutdown_write();
+                    self.socket.shutdown_write();
                     return Err(error);
                 }
             };
@@ -147,10 +178,10 @@ impl<T: Begin> Connection<T> {
     }
 
     fn new(
-        params: LinkParams,
+        (params, within): (LinkParams, Span),
         stream: TcpStream,
         transport: T,
-        within: Span,
+        resuming: &mut Resuming,
         clock: &LoopClock,
         shared: &Shared,
     ) -> Connection<T> {
@@ -184,14 +215,26 @@ impl<T: Begin> Connection<T> {
         let server = stream.peer_addr().ok();
         // An option that this system lacks is ignored; the machine keeps the bound without it.
         let _ = socket_options::prepare(&settings.patience, &stream);
+        let session = resuming.session.take();
+        let resumes = session.as_ref().map(|_| resuming.number);
+        let kept = session.iter().flat_map(|session| session.unacknowledged());
+        let kept = kept.fold((0, 0), |(count, bytes), message| (count + 1, bytes + message.len()));
         Connection {
             socket: Socket::new(TokioStream(stream), transport, ()),
-            link: Link::new(now, settings, seed),
+            link: match session {
+                Some(session) => Link::resume(now, settings, seed, session),
+                None => Link::new(now, settings, seed),
+            },
             queue_limit: shared.queue_len(),
             buffer: vec![0; READ_BUFFER].into(),
             translator: EventTranslator::new(link_number, attempt, &options),
             closing: Closing::Abort,
             link_number,
+            resumes,
+            is_resumed: false,
+            kept,
+            joined: None,
+            not_resumed: None,
             server,
             queued_cost: 0,
             hearing: Hearing::new(now, &policy),
@@ -200,6 +243,7 @@ impl<T: Begin> Connection<T> {
             close_requested: false,
             has_sent: false,
             backlog: Backlog::default(),
+            taken: Vec::new(),
             parting: None,
             leave_limit: LEAVE_LIMIT,
             first_bytes: Vec::new(),
@@ -222,21 +266,55 @@ impl<T: Begin> Connection<T> {
         {
             shared.publish(Event::Revised { from: past.cause, to, confidence });
         }
+        self.take_over(clock.now(), carry_over, shared);
         loop {
             self.part(clock.now());
             self.process_outputs(clock.now(), shared);
             if let Stage::Lost(farewell) = self.translator.stage {
                 carry_over.past = self.past(clock);
                 carry_over.old_flow = self.old_flow(carry_over.past.as_ref());
+                if self.leave_behind(carry_over) {
+                    self.close(clock, shared).await;
+                    carry_over.undelivered = false;
+                    return LinkEnd::Lost(farewell);
+                }
                 let fate = self.give_up_waiting(carry_over, shared);
                 let arrived = self.close(clock, shared).await && fate.sent;
-                carry_over.undelivered = self.has_sent && !fate.acknowledged && !arrived;
+                // Closing ends a client whose session could not be resumed to deliver what it had.
+                let was_lost = carry_over.closing.is_some() && carry_over.undelivered;
+                carry_over.undelivered =
+                    was_lost || self.has_sent && !fate.acknowledged && !arrived;
                 let requested = self.close_requested;
                 return if requested { LinkEnd::Finished } else { LinkEnd::Lost(farewell) };
             }
             if let Some(request) = self.turn(clock, requests, shared).await {
                 self.handle_request(clock.now(), request, carry_over, shared);
             }
+        }
+    }
+
+    /// Takes over what was left behind: the session that this link has resumed, settings, and a
+    /// request to close.
+    fn take_over(&mut self, now: Time, carry_over: &mut CarryOver, shared: &Shared) {
+        if let Some(event) = self.joined.take() {
+            self.handle_session(now, event, shared);
+            self.process_outputs(now, shared);
+        }
+        if self.is_resumed
+            && let Some(away) = carry_over.away.take()
+        {
+            self.go_on(now, away, shared);
+        }
+        let is_new = std::mem::take(&mut carry_over.is_policy_new);
+        if let Some(policy) = carry_over.policy.filter(|_| is_new) {
+            // A session that is resumed keeps its policy, whatever HELLO asks for.
+            self.link.handle(now, World::Command(LinkCommand::Retune(policy)));
+        }
+        if let Some(closing) = &carry_over.closing
+            && !self.is_over()
+        {
+            let began = closing.began.unwrap_or(now);
+            self.request_close(now, closing.reason, began, shared);
         }
     }
 
@@ -309,5 +387,27 @@ impl<T: Begin> Connection<T> {
             Stage::Handshaking | Stage::Established => false,
             Stage::Refused(_) | Stage::Lost(_) => true,
         }
+    }
+}
+
+/// A connection during its handshake, with the session that it is to resume. What is dropped early
+/// gives the session back.
+struct Attempt<'a, T> {
+    connection: &'a mut Connection<T>,
+    resuming: &'a mut Resuming,
+}
+
+impl<T> Drop for Attempt<'_, T> {
+    fn drop(&mut self) {
+        let Attempt { connection, resuming } = self;
+        if connection.is_resumed || connection.resumes.is_none() {
+            return;
+        }
+        let is_gone = connection.joined.is_some() || connection.not_resumed.is_some();
+        let why = connection.not_resumed.take().unwrap_or(NotResumed::Unknown);
+        resuming.lapsed = is_gone.then_some(why);
+        connection.resumes = None;
+        let lapsed = connection.link.take_lapsed();
+        resuming.session = lapsed.or_else(|| connection.link.take_resumable());
     }
 }

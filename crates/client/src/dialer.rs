@@ -16,6 +16,7 @@ use systole_core::witness::Past;
 use systole_net::obstacle::obstacle;
 use tokio::net::TcpStream;
 
+use crate::away::Resuming;
 use crate::begin::Begin;
 use crate::connection::Connection;
 use crate::lookup::{host, lookup};
@@ -82,10 +83,12 @@ impl Dialer {
         self.has_refused
     }
 
-    /// Resolves the name, connects to one of its addresses, and completes the handshake.
+    /// Resolves the name, connects to one of its addresses, and completes the handshake. Each
+    /// handshake has the session to resume in its turn.
     pub(crate) async fn open<T: Begin>(
         &mut self,
         params: &LinkParams,
+        resuming: &mut Resuming,
         clock: &mut LoopClock,
         shared: &Shared,
     ) -> Result<Connection<T>, ConnectError> {
@@ -94,14 +97,14 @@ impl Dialer {
         let started = clock.turn(OPEN_ENDED);
         let addresses = lookup(&self.addr, limit).await?;
         let within = Span::from(limit).less(clock.turn(OPEN_ENDED).since(started));
-        self.open_one_of(&addresses, within, params, clock, shared).await
+        self.open_one_of(&addresses, (params, within), resuming, clock, shared).await
     }
 
     async fn open_one_of<T: Begin>(
         &mut self,
         addresses: &[SocketAddr],
-        within: Span,
-        params: &LinkParams,
+        (params, within): (&LinkParams, Span),
+        resuming: &mut Resuming,
         clock: &mut LoopClock,
         shared: &Shared,
     ) -> Result<Connection<T>, ConnectError> {
@@ -121,7 +124,7 @@ impl Dialer {
                         }
                     }
                     Output::Introduce { attempt, within } => {
-                        let opening = round.introduce(within, params, clock, shared);
+                        let opening = round.introduce(within, params, resuming, clock, shared);
                         let input = match opening.await {
                             Ok(connection) => {
                                 self.dial.handle(clock.now(), Input::Welcomed(attempt));
@@ -211,6 +214,7 @@ impl Round {
         &mut self,
         within: Span,
         params: &LinkParams,
+        resuming: &mut Resuming,
         clock: &mut LoopClock,
         shared: &Shared,
     ) -> Result<Connection<T>, ConnectError> {
@@ -221,7 +225,7 @@ impl Round {
         if params.options.report_accepted {
             shared.publish(Event::Accepted { address });
         }
-        Connection::open(params.clone(), stream, within, clock, shared).await
+        Connection::open(params.clone(), stream, within, resuming, clock, shared).await
     }
 
     fn handshake_failed(&mut self, attempt: usize, error: ConnectError) -> Input<'static> {

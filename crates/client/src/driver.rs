@@ -3,10 +3,12 @@
 use std::sync::{Arc, OnceLock};
 use std::{io, time::Duration};
 
+use crate::away::Resuming;
 use crate::begin::Begin;
 use systole_core::Span;
 use systole_core::link::Introduction;
 use systole_core::reconnect::{self, Next, Reconnect};
+use systole_core::resume::NotResumed;
 use systole_core::wire::{InstanceId, is_text};
 use systole_net::identity;
 use tokio::sync::mpsc;
@@ -59,7 +61,7 @@ impl Driver {
             let machine = Reconnect::new(backoff, seed);
             if tokens.are_renewed() { machine.with_fresh_tokens() } else { machine }
         });
-        let carry_over = CarryOver { policy: options.policy, ..CarryOver::default() };
+        let carry_over = CarryOver::new(options.policy);
         let clock = LoopClock::start();
         let dialer = Dialer::new(addr, &options);
         Ok(Driver {
@@ -81,7 +83,9 @@ impl Driver {
     pub(crate) async fn open<T: Begin>(&mut self) -> Result<Connection<T>, ConnectError> {
         let token = self.tokens.next().await?;
         let params = self.next_link_params(0, token)?;
-        let opened = self.dialer.open(&params, &mut self.clock, &self.shared).await;
+        let mut resuming = Resuming::default();
+        let opening = self.dialer.open(&params, &mut resuming, &mut self.clock, &self.shared);
+        let opened = opening.await;
         self.tokens.note(&opened);
         opened
     }
@@ -91,6 +95,7 @@ impl Driver {
     pub(crate) async fn run<T: Begin>(mut self, first: Option<Connection<T>>) {
         let _guard = CloseGuard(Arc::clone(&self.shared));
         let ending = self.serve_links(first).await;
+        self.give_up_session(None);
         self.shared.finish(ending);
     }
 
@@ -128,7 +133,8 @@ impl Driver {
     }
 
     /// Returns the ending of a client that the application has closed.
-    fn closed(&self) -> Ending {
+    fn closed(&mut self) -> Ending {
+        self.give_up_session(None);
         if self.carry_over.undelivered { Ending::Undelivered } else { Ending::Finished }
     }
 
@@ -146,12 +152,29 @@ impl Driver {
         serving.await
     }
 
+    /// Gives up the session that is away, with what the application has sent in it so far.
+    fn give_up_session(&mut self, why: Option<NotResumed>) {
+        if self.carry_over.away.is_none() {
+            return;
+        }
+        // No message is accepted any more, and those on their way are counted.
+        self.shared.set_link(0);
+        while let Ok(request) = self.requests.try_recv() {
+            // If it is to close, the next link does so, or none is left.
+            let _ = self.carry_over.handle_offline(Some(request), &self.shared);
+        }
+        self.carry_over.lapse(why, &self.shared);
+    }
+
     /// Retries until a link is established, the application closes the client, or the backoff ends.
     async fn reconnect_after<T: Begin>(
         &mut self,
         mut failure: reconnect::Input,
     ) -> Result<Connection<T>, Ending> {
         loop {
+            if self.carry_over.is_done() {
+                return Err(self.closed());
+            }
             let now = self.clock.turn(OPEN_ENDED);
             let Some(reconnect) = &mut self.reconnect else {
                 return Err(Ending::NotReconnecting);
@@ -211,10 +234,14 @@ impl Driver {
             Ok(params) => params,
             Err(error) => return WorkResult::Done(Err(error)),
         };
-        let opening = self.dialer.open(&params, &mut self.clock, &self.shared);
+        let mut resuming = self.carry_over.lend();
+        let opening = self.dialer.open(&params, &mut resuming, &mut self.clock, &self.shared);
         let opening =
             run_until_close(&mut self.requests, &mut self.carry_over, &self.shared, opening);
         let opened = opening.await;
+        if let Some(why) = self.carry_over.take_back(resuming) {
+            self.give_up_session(Some(why));
+        }
         if let WorkResult::Done(opened) = &opened {
             self.tokens.note(opened);
         }
@@ -228,6 +255,8 @@ impl Driver {
     ) -> Result<LinkParams, ConnectError> {
         self.links += 1;
         let options = &self.options;
+        // HELLO asks for it, unless the session goes on as it was.
+        self.carry_over.is_policy_new &= self.carry_over.away.is_some();
         let instance_id = instance_id().map_err(|error| ConnectError::from_io(&error))?;
         Ok(LinkParams {
             options: options.clone(),
@@ -251,8 +280,8 @@ impl Driver {
     }
 }
 
-/// Runs `work` to completion, unless the application asks to close first. Messages for ended links
-/// are dropped; settings are kept for the next link.
+/// Runs `work` to completion, unless the application asks to close first. A client whose session is
+/// away goes on then for a time, to deliver what it has accepted.
 async fn run_until_close<T>(
     requests: &mut mpsc::Receiver<Request>,
     carry_over: &mut CarryOver,
@@ -261,21 +290,17 @@ async fn run_until_close<T>(
 ) -> WorkResult<T> {
     tokio::pin!(work);
     loop {
+        let patience = carry_over.patience();
+        let limit = tokio::time::sleep(patience.unwrap_or(OPEN_ENDED).into());
         tokio::select! {
             done = &mut work => return WorkResult::Done(done),
-            request = requests.recv() => match request {
-                Some(Request::Send { cost, .. }) => {
-                    carry_over.undelivered = true;
-                    carry_over.losses += 1;
-                    shared.release(cost);
+            () = limit, if patience.is_some() => return WorkResult::CloseRequested,
+            // What follows the request to close comes too late.
+            request = requests.recv(), if patience.is_none() => {
+                if carry_over.handle_offline(request, shared).is_break() {
+                    return WorkResult::CloseRequested;
                 }
-                Some(Request::Flush { reply, .. }) => carry_over.refuse_flush(reply),
-                Some(Request::HeartbeatData(bytes)) => carry_over.heartbeat_data = bytes,
-                Some(Request::AskPolicy(policy)) => carry_over.policy = Some(policy),
-                // There is no link to send it on.
-                Some(Request::Heartbeat) => {}
-                Some(Request::Close(_)) | None => return WorkResult::CloseRequested,
-            },
+            }
         }
     }
 }

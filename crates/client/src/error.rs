@@ -157,8 +157,8 @@ impl std::error::Error for ConnectError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum SendError {
-    /// There is no link at the moment. Not the caller's fault; retry after
-    /// [`crate::Event::Reconnected`].
+    /// There is no link at the moment, and no session that could be resumed. Not the caller's
+    /// fault; retry after [`crate::Event::Reconnected`].
     NotConnected,
     /// The message is too long to be sent. The caller's fault; do not retry.
     TooLong {
@@ -201,6 +201,13 @@ pub enum FlushError {
     /// server or of the path. Any part of them may have arrived: send again only what may arrive
     /// twice.
     Lost,
+    /// A session was lost before the server had acknowledged all of its messages: it could not be
+    /// resumed. The fault of the server or of the path. [`crate::Event::NotResumed`] has the
+    /// messages, and says which of them cannot have arrived.
+    NotResumed {
+        /// How many messages were not acknowledged.
+        unacknowledged: u64,
+    },
     /// The client has ended, or is being closed. Create a new one.
     Closed,
 }
@@ -208,6 +215,13 @@ pub enum FlushError {
 impl fmt::Display for FlushError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            FlushError::NotResumed { unacknowledged } => {
+                return write!(
+                    f,
+                    "the session is gone, and the server has not acknowledged {unacknowledged} \
+                     messages; the event of the loss has them"
+                );
+            }
             FlushError::NotConnected => "no link at the moment; flush again once it is back",
             FlushError::NoWindow => {
                 "the session has no window, so its messages are not acknowledged: the server needs \
@@ -228,8 +242,8 @@ impl std::error::Error for FlushError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// The last link failed, or the server took no more bytes, before all its messages were
-    /// acknowledged. The fault of the server or of the path. Any part of them may have arrived:
+    /// The last link failed and its session was not resumed, or the server took no more bytes,
+    /// before all its messages were acknowledged. The fault of the server or of the path. Any part of them may have arrived:
     /// send again only what may arrive twice, with a new client.
     Undelivered,
     /// The client had ended before, for the reason in [`crate::Event::Closed`], or its runtime was

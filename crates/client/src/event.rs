@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use systole_core::cause::{Cause, Confidence, Verdict};
 use systole_core::link::{BeatKind, Goodbye};
 use systole_core::reconnect::Stop;
+use systole_core::resume::NotResumed;
 use systole_core::session::{self, Topic};
-use systole_core::{Policy, Span};
+use systole_core::{Policy, Span, Time};
 
-use crate::ConnectError;
+use crate::{ConnectError, Undelivered};
 
 /// Event of a client.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,9 +33,9 @@ pub enum Event {
         policy: Policy,
     },
     /// Something happened to the session while the link stands: the server became suspect or
-    /// recovered, is overdue or hangs, a cause is known early, or a new policy is in force. Joins
-    /// and leaves are [`Event::Connected`], [`Event::Reconnected`] and [`Event::Lost`] instead,
-    /// which say more.
+    /// recovered, is overdue or hangs, a cause is known early, or a new policy is in force. What
+    /// happens to the link itself is [`Event::Connected`], [`Event::Lost`] and
+    /// [`Event::Reconnected`], [`Event::Away`] and [`Event::Resumed`] instead, which say more.
     Session(session::Event),
     /// A complete message arrived.
     Message(Vec<u8>),
@@ -75,7 +76,47 @@ pub enum Event {
         /// Time from its sending to the answer.
         rtt: Span,
     },
-    /// The link has ended. Messages sent but not answered may or may not have arrived.
+    /// The link has ended, and the session waits for the next one: [`Event::Resumed`] or
+    /// [`Event::NotResumed`] follows. What is sent meanwhile is kept. Reported instead of
+    /// [`Event::Lost`] if the gateway lets sessions outlive their links and the client reconnects.
+    Away {
+        /// Why the link ended; times are vigilant time since the client was created.
+        verdict: Verdict,
+        /// When the gateway ends the session unless it is resumed, as far as this end can know.
+        until: Time,
+        /// The gateway's CLOSE, if one arrived, which says when to reconnect.
+        farewell: Option<Goodbye>,
+        /// What that CLOSE says to people; empty without. Escape it where it is shown: the server
+        /// wrote it.
+        text: Box<str>,
+        /// Time since the last evidence from the server.
+        silent_for: Span,
+    },
+    /// The session goes on on another link: every message of both directions arrives once, and in
+    /// order.
+    Resumed {
+        /// The session's number, the same as before.
+        session: SessionId,
+        /// The session's epoch, the same as before.
+        epoch: u64,
+        /// Number of messages to this client that the gateway has dropped meanwhile; 0 unless it
+        /// is configured to drop them.
+        gap: u32,
+        /// Number of messages that this client sends again.
+        redelivered: u32,
+        /// Number of the attempt that succeeded, from 1 since the last stable link.
+        attempt: u32,
+    },
+    /// The session that was away is gone. A new one follows with [`Event::Reconnected`], or the
+    /// client ends or tries again.
+    NotResumed {
+        /// What the gateway says; `None` if the client ends before it could be asked.
+        why: Option<NotResumed>,
+        /// The messages of which the server has acknowledged none.
+        undelivered: Undelivered,
+    },
+    /// The link has ended, and its session with it. Messages sent but not answered may or may not
+    /// have arrived.
     Lost {
         /// Why the link ended; times are vigilant time since the client was created.
         verdict: Verdict,

@@ -21,7 +21,8 @@ pub(crate) enum Stage {
     Established,
     /// The link ended before its handshake was complete.
     Refused(ConnectError),
-    /// The established link has ended; holds the server's CLOSE, if one arrived.
+    /// The established link has ended; holds the server's CLOSE, if one arrived. Its session may be
+    /// away.
     Lost(Option<Goodbye>),
 }
 
@@ -55,6 +56,10 @@ pub(crate) struct EventTranslator {
     pub(crate) session: u64,
     /// The verdict, after the link was lost.
     pub(crate) verdict: Option<Verdict>,
+    /// Whether the session outlives the link, which has ended.
+    pub(crate) is_away: bool,
+    /// Whether the client would resume a session.
+    resumes: bool,
     /// Epoch of the link's session.
     epoch: u64,
     /// The server's CLOSE, until the verdict that it brings.
@@ -78,6 +83,8 @@ impl EventTranslator {
             stage: Stage::Handshaking,
             session: 0,
             verdict: None,
+            is_away: false,
+            resumes: options.reconnect.is_some(),
             epoch: 0,
             farewell: None,
             farewell_text: Box::default(),
@@ -96,6 +103,13 @@ impl EventTranslator {
             self.join(policy, shared);
         } else if let session::Event::Left(verdict) = event {
             self.lose(verdict, shared);
+        } else if let session::Event::Away { verdict, until } = event {
+            self.go_away(verdict, until, shared);
+        } else if let session::Event::Resumed { gap, redelivered, account: _ } = event {
+            self.stage = Stage::Established;
+            let (session, epoch) = (SessionId(self.session), self.epoch);
+            let attempt = self.attempt;
+            shared.publish(Event::Resumed { session, epoch, gap, redelivered, attempt });
         } else {
             shared.publish(Event::Session(event));
         }
@@ -126,6 +140,23 @@ impl EventTranslator {
         let silent_for = verdict.at.since(verdict.last_heard);
         let text = std::mem::take(&mut self.farewell_text);
         shared.publish(Event::Lost { verdict, farewell, text, silent_for });
+    }
+
+    /// Reports the loss of a link whose session waits for the next one. Who does not reconnect, or
+    /// was told not to, has no use for it.
+    fn go_away(&mut self, verdict: Verdict, until: Time, shared: &Shared) {
+        let is_final = self.farewell.is_some_and(|goodbye| goodbye.stop().is_some());
+        if !self.resumes || is_final {
+            self.lose(verdict, shared);
+            return;
+        }
+        let farewell = self.farewell.take();
+        self.stage = Stage::Lost(farewell);
+        self.verdict = Some(verdict);
+        self.is_away = true;
+        let silent_for = verdict.at.since(verdict.last_heard);
+        let text = std::mem::take(&mut self.farewell_text);
+        shared.publish(Event::Away { verdict, until, farewell, text, silent_for });
     }
 
     /// Translates an event that only the link knows, and publishes the result.

@@ -21,6 +21,31 @@
 //! # }
 //! ```
 //!
+//! A gateway with a resume window keeps a session whose link is lost. The client then resumes it on
+//! the next link: [`Event::Away`] and [`Event::Resumed`] report that, and no message of either
+//! direction is lost or doubled. [`Client::flush`] tells when all have arrived, across any number of
+//! links, and [`Event::NotResumed`] which have not if the session is gone.
+//!
+//! ```no_run
+//! use systole_client::{Client, Event, FlushError};
+//!
+//! # async fn example(client: &Client) -> Result<(), Box<dyn std::error::Error>> {
+//! client.send(b"buy 10").await?;
+//! match client.flush().await {
+//!     Ok(()) => println!("it has arrived, whatever happened to the link"),
+//!     Err(FlushError::NotResumed { unacknowledged }) => println!("{unacknowledged} in doubt"),
+//!     Err(error) => println!("{error}"),
+//! }
+//! while let Some(event) = client.next_event().await {
+//!     if let Event::NotResumed { undelivered, .. } = event {
+//!         println!("{} may have arrived", undelivered.uncertain);
+//!         println!("{} have not: send them in the next session", undelivered.unsent);
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A token of [`Options::token`] is shown at every login. One that expires needs
 //! [`Options::token_source`], which gives a fresh one for each login: see [`token`].
 //!
@@ -55,6 +80,8 @@
 //! # }
 //! ```
 
+mod away;
+mod backlog;
 mod begin;
 mod carry_over;
 mod client;
@@ -71,6 +98,7 @@ mod old_flow;
 mod options;
 mod shared;
 pub mod token;
+mod undelivered;
 
 pub use client::Client;
 pub use error::{CloseError, ConnectError, FlushError, SendError};
@@ -78,6 +106,7 @@ pub use event::{Ending, Event, SessionId};
 pub use options::Options;
 pub use systole_core::wire::{CloseReason, Codec};
 pub use systole_core::{Policy, Span};
+pub use undelivered::Undelivered;
 
 /// What a verdict says: the cause of a loss, and the evidence for it.
 pub mod cause {
@@ -107,6 +136,7 @@ pub mod tls {
 
 /// The events of a session, which [`Event::Session`] wraps.
 pub mod session {
+    pub use systole_core::resume::NotResumed;
     pub use systole_core::session::{Event, Topic};
     pub use systole_core::wire::{Account, Saw};
 }

@@ -29,6 +29,11 @@ const MESSAGE_COST: usize = 64;
 /// Number of waiting events other than messages, above which the oldest of each class is dropped.
 pub(crate) const MAX_OTHER_EVENTS: usize = 256;
 
+/// Bytes of undelivered messages in waiting events: a few usual windows and send queues. Beyond it,
+/// the oldest events lose theirs, so that an application that takes no events while its sessions are
+/// lost one after the other does not fill the memory.
+const MAX_UNDELIVERED_BYTES: usize = 32 << 20;
+
 /// Queue of events in the order in which they happened.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
@@ -67,9 +72,13 @@ impl Mailbox {
                 }
             }
         }
+        let is_undelivered = undelivered_bytes(&event) > 0;
         let window = self.window;
         self.untaken += usize::from(window.is_some() && arrived_length(&event).is_some());
         self.events.push_back(Entry { event, window });
+        if is_undelivered {
+            self.limit_undelivered();
+        }
     }
 
     pub(crate) fn pop(&mut self) -> Option<Event> {
@@ -124,6 +133,23 @@ impl Mailbox {
         }
     }
 
+    /// Removes undelivered messages above [`MAX_UNDELIVERED_BYTES`], those of the oldest sessions
+    /// first. Their numbers stay, and the latest event keeps its own.
+    fn limit_undelivered(&mut self) {
+        let mut bytes = 0;
+        for entry in self.events.iter_mut().rev() {
+            let more = undelivered_bytes(&entry.event);
+            let is_first = bytes == 0;
+            bytes = more.saturating_add(bytes);
+            if bytes > MAX_UNDELIVERED_BYTES
+                && !is_first
+                && let Event::NotResumed { undelivered, .. } = &mut entry.event
+            {
+                undelivered.messages = Vec::new();
+            }
+        }
+    }
+
     /// Drops the oldest event of `class`, if there is one. If there is none, the queue exceeds its
     /// limit, by at most the number of classes.
     fn drop_oldest(&mut self, class: Class) {
@@ -138,6 +164,14 @@ impl Mailbox {
 /// Returns the cost of a message; `None` for other events.
 fn cost(event: &Event) -> Option<usize> {
     if let Event::Message(bytes) = event { Some(bytes.len() + MESSAGE_COST) } else { None }
+}
+
+/// Returns the memory of the undelivered messages in an event.
+fn undelivered_bytes(event: &Event) -> usize {
+    let Event::NotResumed { undelivered, .. } = event else {
+        return 0;
+    };
+    undelivered.messages.iter().map(|message| message.len() + MESSAGE_COST).sum()
 }
 
 /// Returns the length of the message whose arrival an event reports, kept or dropped.

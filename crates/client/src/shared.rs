@@ -33,20 +33,21 @@ pub(crate) enum FlushAnswer {
     Acknowledged,
     /// The session has no window.
     NoWindow,
-    /// Messages were lost with a link. `losses` is [`CarryOver::losses`] at that time, which the
+    /// Messages were lost with a link. `losses` is how often that has happened so far, which the
     /// flush reports to [`Shared::set_reported_losses`] when it returns: a canceled flush may have
-    /// its answer already, and its caller does not know of it.
-    ///
-    /// [`CarryOver::losses`]: crate::carry_over::CarryOver::losses
-    Lost { losses: u64 },
+    /// its answer already, and its caller does not know of it. `messages` is their number, if it is
+    /// known.
+    Lost { losses: u64, messages: Option<u64> },
 }
 
 /// A request of the application to the driver.
 #[derive(Debug)]
 pub(crate) enum Request {
-    /// Send a message on link number `link`, unless that has ended; `cost` is its queue permits.
+    /// Send a message in the session that began with link number `link`, unless that has ended;
+    /// `cost` is its queue permits.
     Send { bytes: Vec<u8>, cost: usize, link: u64 },
-    /// Answer when the server has acknowledged all messages before this request, on link `link`.
+    /// Answer when the server has acknowledged all messages before this request, in the session
+    /// that began with link number `link`.
     Flush { reply: FlushReply, link: u64 },
     /// Attach these bytes to heartbeats.
     HeartbeatData(Vec<u8>),
@@ -73,7 +74,8 @@ pub(crate) struct Shared {
     piece_len: AtomicUsize,
     /// Maximum length of a message on the link, apart from what the queue holds.
     max_message: AtomicUsize,
-    /// Number of the established link, from 1; 0 if there is none, [`CLOSING`] at the end.
+    /// Number of the established link, from 1; of the link with which a session began that was
+    /// resumed, or is away; 0 if there is none, [`CLOSING`] at the end.
     link: AtomicU64,
     /// Number of losses of messages of which the application knows.
     reported_losses: AtomicU64,
@@ -188,14 +190,16 @@ impl Shared {
         self.max_message.store(max_message, Ordering::Relaxed);
     }
 
-    /// Sets the number of the established link; 0 if there is none.
+    /// Sets the number of the established link; 0 if there is none. A client that is being closed
+    /// has none any more.
     pub(crate) fn set_link(&self, link: u64) {
-        self.link.store(link, Ordering::Release);
+        let unless_closing = |present| (present != CLOSING).then_some(link);
+        let _ = self.link.fetch_update(Ordering::Release, Ordering::Relaxed, unless_closing);
     }
 
     /// Records that the application has asked to close the client: no message is taken any more.
     pub(crate) fn set_closing(&self) {
-        self.set_link(CLOSING);
+        self.link.store(CLOSING, Ordering::Release);
     }
 
     /// Marks the client as closed and wakes all waiting callers.
@@ -267,7 +271,7 @@ impl Shared {
 }
 
 /// Framing of the native protocol.
-mod native {
+pub(crate) mod native {
     /// Bytes before the data of a DATA frame: its kind, and up to three bytes of length.
-    pub(super) const FRAMING: usize = 4;
+    pub(crate) const FRAMING: usize = 4;
 }

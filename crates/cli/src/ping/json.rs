@@ -30,6 +30,14 @@ pub(super) struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) silent_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) kept_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) redelivered: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) gap: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) why: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) attempt: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) after_ms: Option<u64>,

@@ -68,6 +68,9 @@ fn is_at_will(event: &Event) -> bool {
         | Event::Reconnecting { .. }
         | Event::AttemptFailed(_)
         | Event::Lost { .. }
+        | Event::Away { .. }
+        | Event::Resumed { .. }
+        | Event::NotResumed { .. }
         | Event::RoundTrip(_)
         | Event::Closed(_) => false,
     }

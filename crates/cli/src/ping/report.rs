@@ -208,7 +208,7 @@ impl Report {
     /// Counts the event. Returns the number of the heartbeat that it is about, from 1 and across
     /// links: one each interval, its own; after silence, that of the probe.
     fn count(&mut self, event: &Event) -> Option<u64> {
-        if let Event::Lost { verdict, .. } = event {
+        if let Event::Lost { verdict, .. } | Event::Away { verdict, .. } = event {
             self.last_loss = Some(*verdict);
             self.unanswered.clear();
             self.requested = 0;
@@ -293,6 +293,23 @@ impl Report {
             Event::Lost { verdict, farewell, text, .. } => {
                 always(loss_text(verdict, *farewell, text))
             }
+            Event::Away { verdict, until, farewell, text, .. } => {
+                let lost = loss_text(verdict, *farewell, text);
+                let kept = until.since(verdict.at);
+                let kept = if self.verbose { format!(" for {kept}") } else { String::new() };
+                always(format!("{lost}; the session is kept{kept}"))
+            }
+            Event::Resumed { session, gap, redelivered, .. } => always(if self.verbose {
+                format!(
+                    "resumed session {session}: {redelivered} messages sent again, {gap} dropped \
+                     by the server"
+                )
+            } else {
+                "connected again, the session goes on".to_owned()
+            }),
+            Event::NotResumed { why: Some(why), .. } => {
+                always(format!("the session is gone: {why}"))
+            }
             Event::Reconnecting { attempt, after } => {
                 always(format!("reconnecting in {after}, attempt {attempt}"))
             }
@@ -329,7 +346,10 @@ impl Report {
                 verbose(format!("received {} bytes on a heartbeat", bytes.len()))
             }
             // Of an attempt `record` gets what it has shown, or the program ends with that.
-            Event::RoundTrip(_) | Event::Closed(_) | Event::AttemptFailed(_) => None,
+            Event::RoundTrip(_)
+            | Event::Closed(_)
+            | Event::AttemptFailed(_)
+            | Event::NotResumed { why: None, .. } => None,
         }
     }
 
@@ -365,6 +385,24 @@ impl Report {
                 goodbye: farewell.map(|goodbye| Farewell::new(goodbye, text)),
                 ..line(if verdict.is_silence() { "dead" } else { "lost" })
             },
+            Event::Away { verdict, until, farewell, text, silent_for } => Line {
+                cause: Some(verdict.cause.name()),
+                silent_ms: Some(silent_for.as_millis()),
+                kept_ms: Some(until.since(verdict.at).as_millis()),
+                goodbye: farewell.map(|goodbye| Farewell::new(goodbye, text)),
+                ..line("away")
+            },
+            Event::Resumed { session, gap, redelivered, attempt, .. } => Line {
+                session: Some(session.to_string()),
+                address: self.address,
+                attempt: Some(*attempt),
+                redelivered: Some(*redelivered),
+                gap: Some(*gap),
+                ..line("resumed")
+            },
+            Event::NotResumed { why: Some(why), .. } => {
+                Line { why: Some(why.name()), ..line("not_resumed") }
+            }
             Event::Reconnecting { attempt, after } => Line {
                 attempt: Some(*attempt),
                 after_ms: Some(after.as_millis()),
@@ -390,6 +428,7 @@ impl Report {
             | Event::MessageTooLong { .. }
             | Event::HeartbeatData(_)
             | Event::RoundTrip(_)
+            | Event::NotResumed { why: None, .. }
             | Event::Closed(_) => return None,
         })
     }

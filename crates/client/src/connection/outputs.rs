@@ -36,12 +36,13 @@ impl<T: Begin> Connection<T> {
 
     /// Takes all outputs of the machine: bytes to the outbox, events to the mailbox.
     pub(super) fn poll_outputs(&mut self, now: Time, shared: &Shared) {
-        // Set before the application learns that the link is established.
-        shared.set_lengths(self.link.piece(), self.link.progress().is_some());
         let mut acknowledged = false;
         loop {
             let (mut overflowed, mut examination) = (false, None);
-            while let Some(output) = self.link.poll_output() {
+            // What follows a new session waits until the former one is given up.
+            while self.joined.is_none()
+                && let Some(output) = self.link.poll_output()
+            {
                 match output {
                     Output::Transmit { bytes, lane } => {
                         let (end, limit) = ([(bytes.len(), lane)], self.queue_limit);
@@ -54,18 +55,14 @@ impl<T: Begin> Connection<T> {
                         // Setting options fails only on a connection that is ending.
                         let _ = socket_options::follow(&patience, self.socket.stream());
                     }
-                    Output::Session(event) => {
-                        if let session::Event::Joined { policy, .. }
-                        | session::Event::Retuned(policy) = event
-                        {
-                            self.hearing = Hearing::new(now, &policy);
-                        }
-                        if let session::Event::Joined { .. } = event {
-                            self.open_window(shared);
-                        }
-                        self.translator.handle_session(event, shared);
+                    Output::Session(event @ session::Event::Joined { .. })
+                        if self.resumes.is_some() =>
+                    {
+                        self.joined = Some(event);
                     }
+                    Output::Session(event) => self.handle_session(now, event, shared),
                     Output::Event(Event::Acknowledged) => acknowledged = true,
+                    Output::Event(Event::NotResumed(why)) => self.not_resumed = Some(why),
                     Output::Event(event) => self.translator.handle(now, event, shared),
                     // Only an accepting end admits.
                     Output::Admit => {}
@@ -91,5 +88,23 @@ impl<T: Begin> Connection<T> {
                 self.send_waiting(now);
             }
         }
+    }
+
+    /// Handles an event of the session.
+    pub(super) fn handle_session(&mut self, now: Time, event: session::Event, shared: &Shared) {
+        let has_window = self.link.progress().is_some();
+        if let session::Event::Joined { policy, .. } | session::Event::Retuned(policy) = event {
+            self.hearing = Hearing::new(now, &policy);
+        }
+        if let session::Event::Joined { .. } = event {
+            // Set before the application learns that the link is established.
+            shared.set_lengths(self.link.piece(), has_window);
+            self.open_window(shared);
+        }
+        if let session::Event::Resumed { .. } = event {
+            self.hearing = Hearing::new(now, self.link.policy());
+            self.become_resumed(shared);
+        }
+        self.translator.handle_session(event, shared);
     }
 }

@@ -23,8 +23,9 @@ const LEAST_BYTES: u64 = 1_024;
 /// A close that the application has asked for, while messages are not acknowledged.
 #[derive(Debug)]
 pub(super) struct Parting {
-    reason: CloseReason,
-    began: Time,
+    pub(super) reason: CloseReason,
+    /// When a link first began with it.
+    pub(super) began: Time,
     /// When the server last took or acknowledged anything.
     progress: Time,
     next_examination: Time,
@@ -44,14 +45,21 @@ struct Seen {
 }
 
 impl<T: Begin> Connection<T> {
-    /// Handles the request to close. CLOSE goes at once if nothing waits for acknowledgement.
-    pub(super) fn request_close(&mut self, now: Time, reason: CloseReason, shared: &Shared) {
+    /// Handles the request to close, which a link first began with at `began`. CLOSE goes at once
+    /// if nothing waits for acknowledgement.
+    pub(super) fn request_close(
+        &mut self,
+        now: Time,
+        reason: CloseReason,
+        began: Time,
+        shared: &Shared,
+    ) {
         self.close_requested = true;
         // What is sent from here on could only be dropped.
         shared.set_closing();
         let next_examination = now + EXAMINE_INTERVAL;
         let seen = self.seen(self.acknowledged_bytes());
-        self.parting = Some(Parting { reason, began: now, progress: now, next_examination, seen });
+        self.parting = Some(Parting { reason, began, progress: now, next_examination, seen });
         self.ask_for_acknowledgement(now);
         self.part(now);
     }
@@ -98,6 +106,6 @@ impl<T: Begin> Connection<T> {
 
     fn seen(&self, bytes: Option<u64>) -> Seen {
         let queued = self.socket.outbox().map_or(0, Outbox::held);
-        Seen { acknowledged: self.backlog.acknowledged(), queued, bytes }
+        Seen { acknowledged: self.backlog.progress().1, queued, bytes }
     }
 }

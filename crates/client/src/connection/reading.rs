@@ -49,7 +49,7 @@ impl<T: Begin> Connection<T> {
 
     /// Returns whether to read: a stream after its FIN would be readable for ever.
     pub(super) fn may_read(&self) -> bool {
-        !self.paused && !self.socket.has_ended()
+        !self.paused && !self.socket.has_ended() && self.joined.is_none()
     }
 
     /// Handles an error on the socket: a router's message, which does not end the connection, or a

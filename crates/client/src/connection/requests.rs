@@ -19,9 +19,8 @@ impl<T: Begin> Connection<T> {
         shared: &Shared,
     ) {
         match request {
-            Some(Request::Send { cost, link, .. }) if link != self.link_number => {
-                carry_over.losses += 1;
-                shared.release(cost);
+            Some(Request::Send { bytes, cost, link }) if link != self.link_number => {
+                carry_over.drop_message(bytes, cost, link, shared);
             }
             Some(Request::Send { bytes, cost, .. }) => self.send(now, bytes, cost),
             Some(Request::Flush { reply, link }) if link != self.link_number => {
@@ -41,8 +40,8 @@ impl<T: Begin> Connection<T> {
                 carry_over.policy = Some(policy);
                 self.link.handle(now, World::Command(LinkCommand::Retune(policy)));
             }
-            Some(Request::Close(reason)) => self.request_close(now, reason, shared),
-            None => self.request_close(now, CloseReason::Done, shared),
+            Some(Request::Close(reason)) => self.request_close(now, reason, now, shared),
+            None => self.request_close(now, CloseReason::Done, now, shared),
         }
     }
 }

@@ -40,7 +40,9 @@ async fn open(
     };
     let shared = Shared::new(options.codec, 1 << 16);
     let mut clock = LoopClock::start();
-    let opened = dialer.open_one_of(addresses, SOON, &params, &mut clock, &shared).await;
+    let opened = dialer
+        .open_one_of(addresses, (&params, SOON), &mut Resuming::default(), &mut clock, &shared)
+        .await;
     let mut accepted = Vec::new();
     shared.close();
     while let Some(event) = shared.next_event().await {

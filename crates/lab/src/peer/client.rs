@@ -116,6 +116,9 @@ fn print_client_event(clock: Clock, identity: &str, event: &Event) {
         Event::Reconnected { session: number, .. } => {
             print_event(clock, "join", identity, session(number));
         }
+        Event::Resumed { session: number, .. } => {
+            print_event(clock, "resumed", identity, session(number));
+        }
         Event::Session(event) if event.topic() != Topic::Policy => {
             let more = event.cause().map_or(json!({}), |cause| json!({"cause": cause.name()}));
             print_event(clock, event.name(), identity, more);
@@ -128,7 +131,8 @@ fn print_client_event(clock: Clock, identity: &str, event: &Event) {
             print_event(clock, "heard", identity, json!({}))
         }
         Event::HeartbeatReceived { .. } => print_event(clock, "heard", identity, json!({})),
-        Event::Lost { verdict, silent_for, .. } => {
+        Event::Lost { verdict, silent_for, .. } | Event::Away { verdict, silent_for, .. } => {
+            let kind = if matches!(event, Event::Lost { .. }) { "leave" } else { "away" };
             let (direction, scope) = loss(verdict.cause);
             let more = json!({
                 "cause": verdict.cause.name(),
@@ -138,7 +142,7 @@ fn print_client_event(clock: Clock, identity: &str, event: &Event) {
                 "detail": verdict.cause.to_string(),
                 "last_heard_ago_ms": silent_for.as_millis(),
             });
-            print_event(clock, "leave", identity, more);
+            print_event(clock, kind, identity, more);
         }
         Event::Revised { from, to, confidence } => {
             let (direction, scope) = loss(*to);
