@@ -190,6 +190,7 @@ mod tests {
     use systole_core::{Policy, Time, session};
 
     use super::*;
+    use crate::Undelivered;
 
     const SUSPECT: Event = Event::Session(session::Event::Suspect);
     const RECOVERED: Event = Event::Session(session::Event::Recovered);
@@ -308,6 +309,30 @@ mod tests {
         assert_eq!(reported(&mut mailbox), [7], "the oldest was dropped");
         assert!(take(&mut mailbox, MAX_OTHER_EVENTS));
         assert_eq!(reported(&mut mailbox).len(), MAX_OTHER_EVENTS);
+    }
+
+    #[test]
+    fn undelivered_messages_of_many_sessions_do_not_fill_the_memory() {
+        let mut mailbox = Mailbox::default();
+        let gone = |len: usize| {
+            let undelivered = Undelivered { uncertain: 1, unsent: 0, messages: vec![vec![0; len]] };
+            Event::NotResumed { why: None, undelivered }
+        };
+        (0..100).for_each(|_| mailbox.push(gone(1 << 20)));
+        let kept = |mailbox: &Mailbox| {
+            let kept = mailbox.events.iter().filter(|entry| undelivered_bytes(&entry.event) > 0);
+            kept.count()
+        };
+        assert_eq!(kept(&mailbox), 31);
+        mailbox.push(gone(2 * MAX_UNDELIVERED_BYTES));
+        assert_eq!(kept(&mailbox), 1, "the latest keeps its own");
+        assert_eq!(
+            mailbox.pop(),
+            Some(Event::NotResumed {
+                why: None,
+                undelivered: Undelivered { uncertain: 1, unsent: 0, messages: Vec::new() },
+            })
+        );
     }
 
     #[test]
