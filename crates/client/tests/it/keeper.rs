@@ -12,7 +12,7 @@ use systole_core::hub::{
 };
 use systole_core::link::{self, Command, Goodbye, Limits, Side, Takes, WhenFull, Windows};
 use systole_core::random::Random;
-use systole_core::resume::Token;
+use systole_core::resume::{Digest, Fresh, Token};
 use systole_core::session::Event;
 use systole_core::wire::{CloseReason, Codec, DataKind};
 use systole_core::{Policy, Span, Time, window};
@@ -352,7 +352,7 @@ impl Loop {
     fn answer(&mut self, todo: Todo) {
         let mut token = [0; 16];
         token[..8].copy_from_slice(&self.random.next_u64().to_le_bytes());
-        let token = Token(token);
+        let fresh = Fresh { token: Token(token), digest: digest(&token) };
         match todo {
             Todo::Admit(link, admission) => {
                 let login = Login::claim(self.clock.monotonic());
@@ -361,14 +361,17 @@ impl Loop {
             Todo::Own(session) => {
                 self.epoch += 1;
                 let epoch = self.epoch;
-                self.handle(Answer::Owned { session, epoch, token: Some(token) });
+                self.handle(Answer::Owned { session, epoch, fresh: Some(fresh) });
             }
             Todo::Resume(link, admission) => match self.refuses {
                 Some(reason) => {
                     let denied = Goodbye { stay_away: true, ..reason.into() }.into();
                     self.handle(World::Refused { link, admission, denied });
                 }
-                None => self.handle(Answer::Resumed { link, admission, token }),
+                None => {
+                    let shown = digest(self.hub.machine().shown(link));
+                    self.handle(Answer::Resumed { link, admission, shown, fresh });
+                }
             },
             Todo::Echo(session, message) => {
                 if self.manner == Manner::Echo {
@@ -380,6 +383,13 @@ impl Loop {
             }
         }
     }
+}
+
+/// Stands for the SHA-256 of a gateway.
+fn digest(token: &[u8]) -> Digest {
+    let mut bytes = [0; 16];
+    bytes.iter_mut().zip(token).for_each(|(to, byte)| *to = !byte);
+    Digest(bytes)
 }
 
 fn note(seen: &Mutex<Seen>, event: &Event) {
