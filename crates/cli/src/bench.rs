@@ -21,6 +21,7 @@ mod scrape;
 mod secure;
 mod soak;
 mod spread;
+mod storm;
 mod talk;
 mod target;
 mod worker;
@@ -85,6 +86,10 @@ fn measure(args: &Args, plans: &[Plan]) -> Result<(String, bool), BenchError> {
     match plans {
         [plan] if args.codec == codec::Codec::Beacon => {
             let found = beacon::run(plan, &progress)?;
+            Ok((show(args, &found)?, found.ok))
+        }
+        [plan] if let Some(messages) = args.storm => {
+            let found = storm::run(plan, messages, &progress)?;
             Ok((show(args, &found)?, found.ok))
         }
         [plan] if let Some(length) = args.soak => {

@@ -33,6 +33,9 @@ Examples:
   Ten minutes under full CPU load, with the gateway stopped for ten seconds in the middle:
     systole bench --soak 10m --burn --stop 10s --check
 
+  18,000 links cut at once, which resume their sessions:
+    systole bench --storm 10 --links 18000 --check
+
   A million beacon devices over UDP, all at one socket:
     systole bench --codec beacon --links 1000000 --idle 30s --interval 10s \\
                   --period 20s --window 60s --silent 10000
@@ -123,7 +126,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub(crate) burst: bool,
     /// Silence before the gateway's first probe [default: 2s; with --role probe a period, with
-    /// --role watch one and a half]
+    /// --role watch one and a half, with --storm 1m]
     #[arg(long, value_parser = length)]
     pub(crate) idle: Option<Duration>,
     /// Time between the gateway's probes
@@ -158,6 +161,12 @@ pub(crate) struct Args {
     /// a few seconds; TIME must be four times the bound, --stop and --tolerance together, or more
     #[arg(long, value_name = "TIME", value_parser = length)]
     pub(crate) soak: Option<Duration>,
+    /// Cut all links at once while MESSAGES of each are unacknowledged, 1 to 1000, let all of them
+    /// resume their sessions, and count what was lost. Measures nothing else
+    #[arg(long, value_name = "MESSAGES", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(conflicts_with_all = ["role", "soak", "target", "baseline", "baseline_only", "tls"])]
+    #[arg(conflicts_with_all = ["data", "handshakes", "silent", "paced", "closed_loop", "active"])]
+    pub(crate) storm: Option<u32>,
     /// In a soak: one busy loop per core, all the time
     #[arg(long, requires = "soak")]
     pub(crate) burn: bool,
@@ -319,6 +328,8 @@ impl Plan {
         let seconds = Duration::from_secs;
         let period = args.period.unwrap_or(if role.is_some() { IDLE_PERIOD } else { seconds(1) });
         let (warmup, window, idle) = match role {
+            // The clients of a storm are silent while others have their turn.
+            None if args.storm.is_some() => (seconds(2), seconds(5), seconds(60)),
             None => (seconds(2), seconds(5), seconds(2)),
             Some(Role::Probe) => (period, period * 2, period),
             Some(Role::Watch) => (period, period * 2, period * 3 / 2),

@@ -47,6 +47,17 @@ fn two_hundred_links_send_heartbeats_to_the_baseline() {
 }
 
 #[test]
+fn a_storm_of_resumptions_loses_nothing() {
+    let report = bench("bench-storm", &["--storm", "20", "--links", "300", "--check"]);
+    assert_eq!((&report["links"], &report["messages"]), (&300.into(), &20.into()));
+    assert_eq!((&report["resumed"], &report["wrong_messages"]), (&300.into(), &0.into()));
+    for wave in ["logins", "resumptions"] {
+        assert!(report[wave]["seconds"].as_f64().unwrap() > 0.0, "{report}");
+        assert!(report[wave]["cpu_us_per_link"].as_f64().unwrap() > 0.0, "{report}");
+    }
+}
+
+#[test]
 fn every_codec_sends_heartbeats_to_the_baseline() {
     for codec in ["native", "message1028", "line"] {
         let args = ["--baseline-only", "--links", "20", "--codec", codec, "--closed-loop"];
