@@ -2,7 +2,7 @@
 //! from the protocol document alone.
 
 use crate::gateway::{Gateway, unhurried, wait};
-use crate::outside::Outside;
+use crate::outside::{Outside, STAYS};
 
 /// Small, so that each cut finds it full.
 const WINDOW: u32 = 8;
@@ -51,4 +51,34 @@ fn each_message_arrives_once_in_both_directions_across_cuts() {
         let rest = ["systole_sessions_away", "systole_sessions_online"];
         rest.iter().all(|name| gateway.metric(name) == 0.0).then_some(())
     });
+}
+
+#[test]
+fn no_more_sessions_are_away_than_the_limit() {
+    let config = unhurried().replacen("shards = 2", "shards = 1", 1);
+    let window = "resume_window = \"1h\"\nshortest_bound";
+    let config = config.replacen("shortest_bound", window, 1) + "[limits]\naway = 2\n";
+    let gateway = Gateway::start("resuming-limit", &config);
+    let mut events = gateway.events(None);
+    let port = gateway.port("native");
+    let Some(outside) =
+        Outside::all("resuming-limit-build").into_iter().find(|it| it.protocol == "native")
+    else {
+        return;
+    };
+    let stays = ["client", "127.0.0.1", &port, "--messages", "1", STAYS[0], STAYS[1]];
+    for number in 1..=3 {
+        let identity = format!("client-{number}");
+        let mut client = outside.start(&[&stays[..], &["--identity", &identity]].concat());
+        client.until("all 1 messages came back");
+        client.signal("KILL");
+        let expected = f64::from(number.min(2));
+        events.until("away");
+        wait("the sessions that are away", || {
+            (gateway.metric("systole_sessions_away") == expected).then_some(())
+        });
+    }
+    let leave = events.until("leave");
+    assert_eq!(leave.data["cause"], "peer_exited", "{}", leave.data);
+    assert_eq!(gateway.metric("systole_sessions_away"), 2.0);
 }
