@@ -61,6 +61,8 @@ struct Why {
     listener: String,
     address: String,
     suspect: bool,
+    /// Only of a session that is away.
+    ends_in_ms: Option<u64>,
     verdict: Option<Verdict>,
     timeline: Vec<Moment>,
 }
@@ -153,6 +155,10 @@ impl Why {
                     self.subject(),
                     verdict.times(),
                 ];
+                lines.extend(self.ends_in_ms.map(|left| {
+                    let left = seconds(left.saturating_mul(1_000));
+                    format!("away: the connection was lost, and {left} s are left to resume")
+                }));
                 lines.extend(verdict.details());
                 (lines, "the verdict")
             }
@@ -262,6 +268,27 @@ mod tests {
         for wrong in ["", "0x", "+1", "0x+1", "x1", "00c0600001000000f", "0x0x1", "one"] {
             assert!(session(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_session_that_is_away_has_not_ended() {
+        let mut why = serde_json::json!({
+            "session": "0000000000000001", "identity": "ada", "listener": "native",
+            "address": "192.0.2.1:4711", "online": false, "suspect": false, "ends_in_ms": 25_000,
+            "verdict": {
+                "at_ms": 0, "cause": "peer_exited", "confidence": "high", "detail": "it exited",
+                "last_heard_ago_ms": 0, "late_us": 0, "stretch_ms": 0, "lasted_ms": 20_000,
+                "grounds": [], "advice": "", "provisional": true,
+            },
+            "timeline": [],
+        });
+        let lines = |why: &serde_json::Value| {
+            serde_json::from_value::<Why>(why.clone()).unwrap().lines().concat()
+        };
+        let away = "away: the connection was lost, and 25.000 s are left to resume";
+        assert!(lines(&why).contains(away), "{}", lines(&why));
+        why.as_object_mut().unwrap().remove("ends_in_ms");
+        assert!(!lines(&why).contains("away"));
     }
 
     #[test]
