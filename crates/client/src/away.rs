@@ -46,16 +46,24 @@ impl Away {
     /// Accepts a message. One for which the window has room is kept there, and its queue permits
     /// are released; another one waits, and keeps them.
     pub(crate) fn send(&mut self, bytes: Vec<u8>, cost: usize, shared: &Shared) {
-        if !self.backlog.has_waiting()
-            && let Some(resumable) = &mut self.resumable
-            && resumable.has_room(bytes.len())
-            && resumable.send(&bytes, false).is_ok()
+        self.backlog.wait(bytes, cost);
+        self.fill_window(shared);
+    }
+
+    /// Moves messages that wait to the window, as far as it has room.
+    fn fill_window(&mut self, shared: &Shared) {
+        let Some(resumable) = &mut self.resumable else {
+            return;
+        };
+        while let Some(length) = self.backlog.next_length()
+            && resumable.has_room(length)
+            && let Some(next) = self.backlog.take_next()
         {
-            self.backlog.note_progress(Some(resumable.progress()));
-            shared.release(cost);
-        } else {
-            self.backlog.wait(bytes, cost);
+            // It has room.
+            let _ = resumable.send(&next.bytes, false);
+            shared.release(next.cost);
         }
+        self.backlog.note_progress(Some(resumable.progress()));
     }
 
     /// Lends the window to an attempt to resume the session.
@@ -63,9 +71,10 @@ impl Away {
         Resuming { session: self.resumable.take(), number: self.number, lapsed: None }
     }
 
-    /// Takes the window back from an attempt that has ended.
-    pub(crate) fn take_back(&mut self, resuming: Resuming) {
+    /// Takes the window back from an attempt that has ended. What has come meanwhile goes there.
+    pub(crate) fn take_back(&mut self, resuming: Resuming, shared: &Shared) {
         self.resumable = resuming.session;
+        self.fill_window(shared);
     }
 
     /// Returns what is not acknowledged of a session that is gone, what else waits in its backlog,

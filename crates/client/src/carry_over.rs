@@ -82,10 +82,10 @@ impl CarryOver {
     }
 
     /// Takes the window back. Returns why the session is gone, if the attempt has found that.
-    pub(crate) fn take_back(&mut self, resuming: Resuming) -> Option<NotResumed> {
+    pub(crate) fn take_back(&mut self, resuming: Resuming, shared: &Shared) -> Option<NotResumed> {
         let away = self.away.as_mut()?;
         let lapsed = resuming.lapsed;
-        away.take_back(resuming);
+        away.take_back(resuming, shared);
         lapsed
     }
 

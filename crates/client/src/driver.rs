@@ -239,7 +239,7 @@ impl Driver {
         let opening =
             run_until_close(&mut self.requests, &mut self.carry_over, &self.shared, opening);
         let opened = opening.await;
-        if let Some(why) = self.carry_over.take_back(resuming) {
+        if let Some(why) = self.carry_over.take_back(resuming, &self.shared) {
             self.give_up_session(Some(why));
         }
         if let WorkResult::Done(opened) = &opened {

@@ -99,7 +99,7 @@ async fn a_cut_link_is_resumed_and_what_was_sent_meanwhile_arrives_once() {
         }
         until(&client, is_away).await;
         for number in 1..30 {
-            client.send(&message(number)).await.unwrap();
+            soon(client.send(&message(number))).await.unwrap();
         }
         let flushing = client.flush();
         let opening = async { keeper.open() };
@@ -181,10 +181,13 @@ async fn a_window_that_is_larger_than_the_queue_is_sent_at_once_on_the_next_link
     keeper.shut();
     until(&client, is_away).await;
     for number in 0..200 {
-        client.send(&message(number)).await.unwrap();
+        soon(client.send(&message(number))).await.unwrap();
     }
     keeper.open();
-    assert!(matches!(until(&client, is_resumed).await, Event::Resumed { redelivered: 200, .. }));
+    let event = until(&client, is_resumed).await;
+    let Event::Resumed { redelivered, .. } = event else { panic!("{event:?}") };
+    // Those that came during an attempt wait in the queue.
+    assert!(redelivered as usize >= 200 - QUEUE, "{redelivered}");
     soon(client.flush()).await.unwrap();
     keeper.until_messages(200).await;
     assert_eq!(keeper.seen.lock().unwrap().resumed, 1, "the link stands");
@@ -234,7 +237,7 @@ async fn a_session_that_is_gone_returns_what_is_uncertain_and_what_was_never_sen
     let keeper = Keeper::start(WINDOW, LONG, Manner::Leave).await;
     let client = connect(&keeper, options()).await;
     for number in 0..5 {
-        client.send(&message(number)).await.unwrap();
+        soon(client.send(&message(number))).await.unwrap();
     }
     keeper.until_messages(5).await;
     keeper.take(2, LEN);
@@ -245,7 +248,7 @@ async fn a_session_that_is_gone_returns_what_is_uncertain_and_what_was_never_sen
     let mut flushing = pin!(client.flush());
     assert_eq!(now(&mut flushing).await, None);
     for number in 5..25 {
-        client.send(&message(number)).await.unwrap();
+        soon(client.send(&message(number))).await.unwrap();
     }
     keeper.restart();
     keeper.open();
