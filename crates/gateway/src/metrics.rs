@@ -246,8 +246,11 @@ impl Collector for ShardCollector {
                 ([("cause", cause)], ConstCounter::new(counts.sum::<u64>()))
             })
         };
-        let (help, values) = ("Links ended, by cause", by_cause(|shard| &shard.verdicts));
+        let (help, values) = ("Sessions ended, by cause", by_cause(|shard| &shard.verdicts));
         encode_family(&mut encoder, "systole_verdicts", help, MetricType::Counter, values)?;
+        let help = "Links lost whose session went away, by cause";
+        let values = by_cause(|shard| &shard.went_away);
+        encode_family(&mut encoder, "systole_links_lost", help, MetricType::Counter, values)?;
         let help = "Links ended before they were a session, by cause";
         let values = by_cause(|shard| &shard.strangers);
         encode_family(&mut encoder, "systole_strangers", help, MetricType::Counter, values)?;
@@ -365,6 +368,7 @@ mod tests {
         shards[0].verdicts[Cause::Unknown.index()].add(2);
         shards[1].verdicts[Cause::Unknown.index()].add(5);
         shards[1].strangers[Cause::PeerExited.index()].add(3);
+        shards[1].went_away[Cause::PeerReset.index()].add(4);
         shards[1].stalled_nanos.add(1_500_000_000);
         shards[0].heartbeats_out.add(9);
         let distributions = Distributions::default();
@@ -432,6 +436,7 @@ mod tests {
             "systole_verdicts_total{cause=\"unknown\"} 7",
             "systole_verdicts_total{cause=\"kicked\"} 0",
             "systole_strangers_total{cause=\"peer_exited\"} 3",
+            "systole_links_lost_total{cause=\"peer_reset\"} 4",
             "systole_log_dropped_total 0",
             "systole_beacons{shard=\"1\"} 12",
             "systole_beacon_dropped_total{reason=\"wrong_tag\"} 4",
