@@ -286,15 +286,11 @@ impl Report {
             }
             Event::Accepted { .. } if self.manner == Manner::AfterSilence => None,
             Event::Accepted { address } => verbose(format!("{address} accepted the connection")),
-            Event::Lost { verdict, .. } if verdict.is_silence() => {
-                let why = if self.verbose { format!(": {}", verdict.cause) } else { String::new() };
-                always(format!("connection dead{why}"))
-            }
             Event::Lost { verdict, farewell, text, .. } => {
-                always(loss_text(verdict, *farewell, text))
+                always(self.loss_text(verdict, *farewell, text))
             }
             Event::Away { verdict, until, farewell, text, .. } => {
-                let lost = loss_text(verdict, *farewell, text);
+                let lost = self.loss_text(verdict, *farewell, text);
                 let kept = until.since(verdict.at);
                 let kept = if self.verbose { format!(" for {kept}") } else { String::new() };
                 always(format!("{lost}; the session is kept{kept}"))
@@ -351,6 +347,17 @@ impl Report {
             | Event::AttemptFailed(_)
             | Event::NotResumed { why: None, .. } => None,
         }
+    }
+
+    /// Says why a connection is lost, with what the server says to people, and when to come back.
+    fn loss_text(&self, verdict: &Verdict, farewell: Option<Goodbye>, text: &str) -> String {
+        if verdict.is_silence() {
+            let why = if self.verbose { format!(": {}", verdict.cause) } else { String::new() };
+            return format!("connection dead{why}");
+        }
+        let colon = if text.is_empty() { "" } else { ": " };
+        let (text, after) = (Escaped::line(text), hint::return_after(farewell));
+        format!("connection lost: {}{colon}{text}{after}", verdict.cause)
     }
 
     /// Returns the address that accepted the connection, or what was typed.
@@ -432,13 +439,6 @@ impl Report {
             | Event::Closed(_) => return None,
         })
     }
-}
-
-/// Says why a connection is lost, with what the server says to people, and when to come back.
-fn loss_text(verdict: &Verdict, farewell: Option<Goodbye>, text: &str) -> String {
-    let colon = if text.is_empty() { "" } else { ": " };
-    let (text, after) = (Escaped::line(text), hint::return_after(farewell));
-    format!("connection lost: {}{colon}{text}{after}", verdict.cause)
 }
 
 /// Returns the server's goodbye in its refusal of an attempt.

@@ -160,7 +160,7 @@ impl Keeper {
     /// Waits until `wanted` holds.
     pub(crate) async fn until(&self, wanted: impl Fn(&Seen) -> bool) {
         soon(async {
-            while !wanted(&self.seen.lock().unwrap()) {
+            while !wanted(&self.seen.lock().expect("no panic while it is held")) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         })
@@ -186,12 +186,15 @@ fn new_hub(windows: Windows, seed: u64) -> Driver<Hub> {
 /// What a connection has read; `None` at its end.
 type Heard = (u32, Option<Vec<u8>>);
 
+/// Where the bytes to a client go, and the tasks that read and write.
+type Tasks = (UnboundedSender<Vec<u8>>, [JoinHandle<()>; 2]);
+
 struct Loop {
     hub: Driver<Hub>,
     windows: Windows,
     clock: Clock,
     random: Random,
-    connections: BTreeMap<u32, (UnboundedSender<Vec<u8>>, [JoinHandle<()>; 2])>,
+    connections: BTreeMap<u32, Tasks>,
     partial: BTreeMap<u32, Vec<u8>>,
     opened: u32,
     epoch: u64,
@@ -379,7 +382,7 @@ impl Loop {
                     let command = Command::Send { bytes: &message, more: false, kind };
                     self.handle(World::Session { session, command });
                 }
-                self.seen.lock().unwrap().messages.push(message);
+                self.seen.lock().expect("no panic while it is held").messages.push(message);
             }
         }
     }
@@ -393,7 +396,7 @@ fn digest(token: &[u8]) -> Digest {
 }
 
 fn note(seen: &Mutex<Seen>, event: &Event) {
-    let mut seen = seen.lock().unwrap();
+    let mut seen = seen.lock().expect("no panic while it is held");
     if let Event::Joined { .. } = event {
         seen.joined += 1;
     }

@@ -3,12 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use systole_client::{Client, Event};
 use systole_core::random::Random;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+
+/// The number of cuts, unless SYSTOLE_CUTS gives another: 200 take some seconds, and 10,000 about a
+/// minute.
+const CUTS: u64 = 200;
+
+/// The longest time for the ordinary number of cuts, far beyond what a busy machine needs.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// One connection carries at most so many bytes each way before it is cut.
 const MOST: u64 = 12_000;
@@ -37,9 +46,68 @@ impl Relay {
         Relay { address, cuts: count, task }
     }
 
-    pub(crate) fn cuts(&self) -> u64 {
-        self.cuts.load(Ordering::Relaxed)
+    fn has_cut(&self, cuts: u64) -> bool {
+        self.cuts.load(Ordering::Relaxed) >= cuts
     }
+
+    /// Sends numbered messages of many lengths through this relay to a server that sends them back,
+    /// until it has cut so many connections, and checks that each comes back once and in order.
+    /// Returns how often the session was resumed.
+    pub(crate) async fn cross(&self, client: &Client, cuts: u64, seed: u64) -> u64 {
+        println!("SYSTOLE_CUTS={cuts} SYSTOLE_SEED={seed}");
+        let limit = LIMIT * u32::try_from(cuts.div_ceil(CUTS)).expect("a number of cuts");
+        let crossing = self.carry_numbers(client, cuts, seed);
+        tokio::time::timeout(limit, crossing).await.expect("in time")
+    }
+
+    #[allow(clippy::wildcard_enum_match_arm)] // Other events do not matter here.
+    async fn carry_numbers(&self, client: &Client, cuts: u64, seed: u64) -> u64 {
+        let (mut sent, mut back, mut resumed) = (0, 0, 0);
+        while !self.has_cut(cuts) || back < sent {
+            let next = numbered(sent);
+            // So far ahead that both windows fill up now and then.
+            let may_send = !self.has_cut(cuts) && sent < back + 40;
+            tokio::select! {
+                accepted = client.send(&next), if may_send => {
+                    accepted.expect("a session");
+                    sent += 1;
+                }
+                event = client.next_event() => match event.expect("the client goes on") {
+                    Event::Message(bytes) => {
+                        assert!(bytes == numbered(back), "seed {seed}: not message {back}");
+                        back += 1;
+                    }
+                    Event::Resumed { gap, .. } => {
+                        assert_eq!(gap, 0, "seed {seed}");
+                        resumed += 1;
+                    }
+                    event @ (Event::NotResumed { .. } | Event::Lost { .. } | Event::Closed(_)) => {
+                        panic!("seed {seed}: {event:?} after {back} of {sent}")
+                    }
+                    _ => {}
+                }
+            }
+        }
+        client.flush().await.expect("all was acknowledged");
+        resumed
+    }
+}
+
+/// Returns the number of cuts that the environment asks for.
+pub(crate) fn cuts() -> u64 {
+    std::env::var("SYSTOLE_CUTS").map_or(CUTS, |cuts| cuts.parse().expect("a number"))
+}
+
+/// Returns the seed that the environment asks for.
+pub(crate) fn seed() -> u64 {
+    std::env::var("SYSTOLE_SEED").map_or(1, |seed| seed.parse().expect("a number"))
+}
+
+fn numbered(number: usize) -> Vec<u8> {
+    let length = if number.is_multiple_of(50) { 20_000 } else { 8 + number % 50 * 13 };
+    let mut message = (number as u64).to_le_bytes().to_vec();
+    message.resize(length, number as u8);
+    message
 }
 
 async fn run(
@@ -62,7 +130,7 @@ async fn run(
         let budgets = (budget(), budget());
         let resets = random.below(2) == 0;
         if resets {
-            let none = Some(std::time::Duration::ZERO);
+            let none = Some(Duration::ZERO);
             let _ = socket2::SockRef::from(&client).set_linger(none);
             let _ = socket2::SockRef::from(&server).set_linger(none);
         }

@@ -14,16 +14,13 @@ use systole_core::{Policy, Span};
 use systole_net::Clock;
 
 use crate::keeper::{Keeper, Manner};
-use crate::relay::Relay;
+use crate::relay::{self, Relay};
 use crate::{ms, next, soon, until};
 
 const WINDOW: u32 = 8;
 
 /// Far longer than a test takes.
 const LONG: Span = Span::from_secs(600);
-
-/// Cuts of the relay, unless the environment says how many.
-const CUTS: u64 = 200;
 
 /// The length of most messages.
 const LEN: usize = 300;
@@ -79,7 +76,7 @@ impl Keeper {
     /// Waits until exactly the first messages have arrived, in order.
     async fn until_messages(&self, count: usize) {
         self.until(|seen| seen.messages.len() >= count).await;
-        let seen = self.seen.lock().unwrap();
+        let seen = self.seen.lock().expect("no panic while it is held");
         assert!(seen.messages.iter().cloned().eq((0..count).map(message)));
     }
 }
@@ -218,9 +215,9 @@ async fn what_the_application_has_not_taken_survives_and_is_not_sent_again() {
     while events.iter().filter(|event| matches!(event, Event::Message(_))).count() < 6 {
         events.push(next(&client).await);
     }
-    let messages = events.iter().filter_map(|event| match event {
-        Event::Message(bytes) => Some(bytes.clone()),
-        _ => None,
+    let messages = events.iter().filter_map(|event| {
+        let Event::Message(bytes) = event else { return None };
+        Some(bytes.clone())
     });
     assert!(messages.eq((2..8).map(message)));
     assert!(events.iter().any(is_resumed));
@@ -477,66 +474,18 @@ async fn canceled_calls_lose_and_double_nothing_while_links_break() {
     keeper.until_messages(200).await;
 }
 
-/// Sends numbered messages of many lengths through a relay that cuts, to a server that echoes, and
-/// checks that each comes back once and in order.
-async fn carry_through_cuts(client: &Client, relay: &Relay, cuts: u64, seed: u64) -> usize {
-    let length = |number: usize| match number % 50 {
-        0 => 20_000,
-        many => 8 + many * 13,
-    };
-    let numbered = |number: usize| {
-        let mut message = (number as u64).to_le_bytes().to_vec();
-        message.resize(length(number), number as u8);
-        message
-    };
-    let (mut sent, mut back, mut resumed) = (0, 0, 0);
-    while relay.cuts() < cuts || back < sent {
-        let next = numbered(sent);
-        // So far ahead that both windows fill up now and then.
-        let may_send = relay.cuts() < cuts && sent < back + 40;
-        tokio::select! {
-            accepted = client.send(&next), if may_send => {
-                accepted.expect("a session");
-                sent += 1;
-            }
-            event = client.next_event() => match event.expect("the client goes on") {
-                Event::Message(bytes) => {
-                    assert!(bytes == numbered(back), "seed {seed}: not message {back}");
-                    back += 1;
-                }
-                Event::Resumed { gap, .. } => {
-                    assert_eq!(gap, 0, "seed {seed}");
-                    resumed += 1;
-                }
-                event @ (Event::NotResumed { .. } | Event::Lost { .. } | Event::Closed(_)) => {
-                    panic!("seed {seed}: {event:?} after {back} of {sent}")
-                }
-                _ => {}
-            }
-        }
-    }
-    client.flush().await.expect("all was acknowledged");
-    resumed
-}
-
 #[tokio::test]
 async fn messages_cross_hundreds_of_cuts_each_once_and_in_order() {
-    let cuts = std::env::var("SYSTOLE_CUTS").map_or(CUTS, |cuts| cuts.parse().expect("a number"));
-    let seed = std::env::var("SYSTOLE_SEED").map_or(1, |seed| seed.parse().expect("a number"));
-    println!("SYSTOLE_CUTS={cuts} SYSTOLE_SEED={seed}");
+    let (cuts, seed) = (relay::cuts(), relay::seed());
     let keeper = Keeper::start(32, LONG, Manner::Echo).await;
     let relay = Relay::start(keeper.address, cuts, seed).await;
     let clock = Clock::start();
     // The first handshake may be cut too.
     let client = Client::start(relay.address, options()).unwrap();
     until(&client, |event| matches!(event, Event::Connected { .. })).await;
-    let crossing = carry_through_cuts(&client, &relay, cuts, seed);
-    let resumed = match std::env::var("SYSTOLE_CUTS") {
-        Ok(_) => crossing.await,
-        Err(_) => tokio::time::timeout(6 * crate::SOON, crossing).await.expect("in time"),
-    };
+    let resumed = relay.cross(&client, cuts, seed).await;
     client.close(CloseReason::Done).await.unwrap();
     println!("{cuts} cuts, {resumed} resumptions, in {}", clock.monotonic());
-    assert!(resumed as u64 > cuts / 4, "{resumed}");
+    assert!(resumed > cuts / 4, "{resumed}");
     keeper.until(|seen| seen.left.iter().filter(|done| **done).count() == 1).await;
 }
