@@ -77,7 +77,8 @@ pub struct ShardSetup {
     /// Maximum memory of the messages that wait for acknowledgements; beyond it the peer that keeps
     /// most is a slow consumer.
     pub window_memory: usize,
-    /// Maximum of the sessions that are away; beyond it the oldest ends of the address that has most.
+    /// Maximum of the sessions that are away; beyond it the oldest ends of the address that has
+    /// most.
     pub away: u32,
     /// The longest rest between turns while only heartbeats flow; zero for none.
     pub longest_rest: Span,

@@ -66,8 +66,9 @@ pub struct Limits {
     /// Beyond it the link that keeps most ends as a slow consumer. More tolerates more clients that
     /// take nothing.
     pub windows: u64,
-    /// Maximum of sessions that are away, without a link. Beyond it the oldest ends of the
-    /// address that has most of them. More bridge an outage of more clients, at some 500 bytes each, beside their messages.
+    /// Maximum of sessions that are away, without a link. Beyond it the oldest ends of the address
+    /// that has most of them. More bridge an outage of more clients, at some 500 bytes each, beside
+    /// their messages.
     pub away: u64,
     /// Number of presence events kept for subscribers that reconnect. More events allow a longer
     /// absence; after a longer one the subscriber gets a new snapshot.
