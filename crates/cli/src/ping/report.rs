@@ -1,20 +1,20 @@
 //! The output of `systole ping`: a line per event, and a summary.
 
+mod links;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
 use systole_client::cause::Verdict;
-use systole_client::reconnect::Goodbye;
 use systole_client::wire::BeatKind;
 use systole_client::{Codec, ConnectError, Event, Policy, Span, session};
-use systole_core::text::Escaped;
 use systole_net::Clock;
 
 use super::json::{Farewell, Line, Summary, json, session_object};
 use super::limit::{LINES_A_SECOND, Limit};
 use super::statistics::{RoundTrips, loss};
-use super::{Args, Manner, hint, interval};
+use super::{Args, Manner, interval};
 use crate::output::Output;
 
 /// Counts heartbeats, and prints a line for each event.
@@ -286,31 +286,13 @@ impl Report {
             }
             Event::Accepted { .. } if self.manner == Manner::AfterSilence => None,
             Event::Accepted { address } => verbose(format!("{address} accepted the connection")),
-            Event::Lost { verdict, farewell, text, .. } => {
-                always(self.loss_text(verdict, *farewell, text))
-            }
-            Event::Away { verdict, until, farewell, text, .. } => {
-                let lost = self.loss_text(verdict, *farewell, text);
-                let kept = until.since(verdict.at);
-                let kept = if self.verbose { format!(" for {kept}") } else { String::new() };
-                always(format!("{lost}; the session is kept{kept}"))
-            }
-            Event::Resumed { session, gap, redelivered, .. } => always(if self.verbose {
-                format!(
-                    "resumed session {session}: {redelivered} messages sent again, {gap} dropped \
-                     by the server"
-                )
-            } else {
-                "connected again, the session goes on".to_owned()
-            }),
-            Event::NotResumed { why: Some(why), .. } => {
-                always(format!("the session is gone: {why}"))
-            }
-            Event::Reconnecting { attempt, after } => {
-                always(format!("reconnecting in {after}, attempt {attempt}"))
-            }
-            Event::Reconnected { .. } => always("connected again".to_owned()),
-            Event::Revised { to, .. } => always(format!("the previous loss was revised: {to}")),
+            Event::Lost { .. }
+            | Event::Away { .. }
+            | Event::Resumed { .. }
+            | Event::NotResumed { .. }
+            | Event::Reconnecting { .. }
+            | Event::Reconnected { .. }
+            | Event::Revised { .. } => self.link_text(event).and_then(always),
             Event::Connected { policy, .. } if self.manner == Manner::Each && !self.verbose => {
                 let dead = policy.bound().map(|bound| format!(", dead after {bound} of silence"));
                 let (addr, from, codec) = (&self.addr, self.address(), self.codec);
@@ -342,22 +324,8 @@ impl Report {
                 verbose(format!("received {} bytes on a heartbeat", bytes.len()))
             }
             // Of an attempt `record` gets what it has shown, or the program ends with that.
-            Event::RoundTrip(_)
-            | Event::Closed(_)
-            | Event::AttemptFailed(_)
-            | Event::NotResumed { why: None, .. } => None,
+            Event::RoundTrip(_) | Event::Closed(_) | Event::AttemptFailed(_) => None,
         }
-    }
-
-    /// Says why a connection is lost, with what the server says to people, and when to come back.
-    fn loss_text(&self, verdict: &Verdict, farewell: Option<Goodbye>, text: &str) -> String {
-        if verdict.is_silence() {
-            let why = if self.verbose { format!(": {}", verdict.cause) } else { String::new() };
-            return format!("connection dead{why}");
-        }
-        let colon = if text.is_empty() { "" } else { ": " };
-        let (text, after) = (Escaped::line(text), hint::return_after(farewell));
-        format!("connection lost: {}{colon}{text}{after}", verdict.cause)
     }
 
     /// Returns the address that accepted the connection, or what was typed.
@@ -386,47 +354,18 @@ impl Report {
                 Line { rtt_us: self.last_rtt.map(Span::as_micros), ..line("received") }
             }
             Event::Session(event) => return session_object(event, line(event.name())),
-            Event::Lost { verdict, farewell, text, silent_for } => Line {
-                cause: Some(verdict.cause.name()),
-                silent_ms: Some(silent_for.as_millis()),
-                goodbye: farewell.map(|goodbye| Farewell::new(goodbye, text)),
-                ..line(if verdict.is_silence() { "dead" } else { "lost" })
-            },
-            Event::Away { verdict, until, farewell, text, silent_for } => Line {
-                cause: Some(verdict.cause.name()),
-                silent_ms: Some(silent_for.as_millis()),
-                kept_ms: Some(until.since(verdict.at).as_millis()),
-                goodbye: farewell.map(|goodbye| Farewell::new(goodbye, text)),
-                ..line("away")
-            },
-            Event::Resumed { session, gap, redelivered, attempt, .. } => Line {
-                session: Some(session.to_string()),
-                address: self.address,
-                attempt: Some(*attempt),
-                redelivered: Some(*redelivered),
-                gap: Some(*gap),
-                ..line("resumed")
-            },
-            Event::NotResumed { why: Some(why), .. } => {
-                Line { why: Some(why.name()), ..line("not_resumed") }
-            }
-            Event::Reconnecting { attempt, after } => Line {
-                attempt: Some(*attempt),
-                after_ms: Some(after.as_millis()),
-                ..line("reconnecting")
-            },
+            Event::Lost { .. }
+            | Event::Away { .. }
+            | Event::Resumed { .. }
+            | Event::NotResumed { .. }
+            | Event::Reconnecting { .. }
+            | Event::Reconnected { .. }
+            | Event::Revised { .. } => return self.link_object(event, time),
             Event::AttemptFailed(error) => Line {
                 error: Some(error.to_string()),
                 goodbye: farewell(error),
                 ..line("attempt_failed")
             },
-            Event::Reconnected { session, policy, attempt, .. } => Line {
-                session: Some(session.to_string()),
-                address: self.address,
-                attempt: Some(*attempt),
-                ..line("reconnected").with(policy)
-            },
-            Event::Revised { to, .. } => Line { cause: Some(to.name()), ..line("revised") },
             Event::HeartbeatSent { beat: BeatKind::Pong, .. }
             | Event::HeartbeatReceived { .. }
             | Event::HeartbeatAnswered { .. }
@@ -435,7 +374,6 @@ impl Report {
             | Event::MessageTooLong { .. }
             | Event::HeartbeatData(_)
             | Event::RoundTrip(_)
-            | Event::NotResumed { why: None, .. }
             | Event::Closed(_) => return None,
         })
     }
