@@ -371,12 +371,10 @@ impl<'a> Pinger<'a> {
                     && self.report.received() == 0;
             }
             Event::HeartbeatReceived { .. } | Event::Message(_) => self.awaits_answer = false,
-            Event::Lost { .. } => {
+            Event::Lost { .. } | Event::Away { .. } => {
                 (self.connected, self.awaits_answer) = (false, false);
                 self.is_ending = !self.args.reconnect;
             }
-            // Only a client that reconnects has sessions that are away.
-            Event::Away { .. } => (self.connected, self.awaits_answer) = (false, false),
             Event::Resumed { .. } => {
                 self.connected = true;
                 self.beats.reset_immediately();

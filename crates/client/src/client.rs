@@ -98,9 +98,9 @@ impl Client {
         Ok(client)
     }
 
-    /// Waits for the next event; returns `None` after [`Event::Closed`]. Cancel-safe: a canceled call
-    /// takes nothing. Messages that wait to be taken survive the link on which they came, and are
-    /// not sent again by a gateway that resumes the session.
+    /// Waits for the next event; returns `None` after [`Event::Closed`]. Cancel-safe: a canceled
+    /// call takes nothing. Messages that wait to be taken survive the link on which they came, and
+    /// are not sent again by a gateway that resumes the session.
     pub async fn next_event(&self) -> Option<Event> {
         self.shared.next_event().await
     }
@@ -112,10 +112,11 @@ impl Client {
     /// until the server has acknowledged earlier ones; so a server that acknowledges nothing makes
     /// this call wait.
     ///
-    /// `Ok` means that the message was queued. If the session outlives its link it is then delivered
-    /// once, or [`Event::NotResumed`] returns it; without a link it waits. Otherwise a message still
-    /// queued when the link is lost is dropped. [`Client::close`] sends all of them, and returns an
-    /// error if it cannot; [`Client::flush`] waits until the server has acknowledged all of them.
+    /// `Ok` means that the message was queued. If the session outlives its link it is then
+    /// delivered once, or [`Event::NotResumed`] returns it; without a link it waits. Otherwise a
+    /// message still queued when the link is lost is dropped. [`Client::close`] sends all of them,
+    /// and returns an error if it cannot; [`Client::flush`] waits until the server has acknowledged
+    /// all of them.
     ///
     /// # Errors
     /// See [`SendError`]; never [`SendError::Full`].
@@ -151,12 +152,12 @@ impl Client {
     ///
     /// Only a session with a window has acknowledgements: the codec is [`crate::Codec::Native`],
     /// and the server offers a window. There is no time limit other than the life of the session: a
-    /// flush waits as long as it takes to reconnect. Several flushes may wait at once. Cancel-safe: a
-    /// canceled call changes nothing.
+    /// flush waits as long as it takes to reconnect. Several flushes may wait at once. Cancel-safe:
+    /// a canceled call changes nothing.
     ///
     /// # Errors
-    /// See [`FlushError`]. A loss of messages with a link or a session is reported by the flushes that wait at
-    /// that moment, and by each later one until one of them has returned the error.
+    /// See [`FlushError`]. A loss of messages with a link or a session is reported by the flushes
+    /// that wait at that moment, and by each later one until one of them has returned the error.
     pub async fn flush(&self) -> Result<(), FlushError> {
         let link = self.shared.current_link().map_err(|error| match error {
             SendError::Closed => FlushError::Closed,

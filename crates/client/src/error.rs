@@ -243,8 +243,8 @@ impl std::error::Error for FlushError {}
 #[non_exhaustive]
 pub enum CloseError {
     /// The last link failed and its session was not resumed, or the server took no more bytes,
-    /// before all its messages were acknowledged. The fault of the server or of the path. Any part of them may have arrived:
-    /// send again only what may arrive twice, with a new client.
+    /// before all its messages were acknowledged. The fault of the server or of the path. Any part
+    /// of them may have arrived: send again only what may arrive twice, with a new client.
     Undelivered,
     /// The client had ended before, for the reason in [`crate::Event::Closed`], or its runtime was
     /// dropped.

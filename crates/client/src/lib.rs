@@ -23,8 +23,8 @@
 //!
 //! A gateway with a resume window keeps a session whose link is lost. The client then resumes it on
 //! the next link: [`Event::Away`] and [`Event::Resumed`] report that, and no message of either
-//! direction is lost or doubled. [`Client::flush`] tells when all have arrived, across any number of
-//! links, and [`Event::NotResumed`] which have not if the session is gone.
+//! direction is lost or doubled. [`Client::flush`] tells when all have arrived, across any number
+//! of links, and [`Event::NotResumed`] which have not if the session is gone.
 //!
 //! ```no_run
 //! use systole_client::{Client, Event, FlushError};

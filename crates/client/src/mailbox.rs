@@ -30,8 +30,8 @@ const MESSAGE_COST: usize = 64;
 pub(crate) const MAX_OTHER_EVENTS: usize = 256;
 
 /// Bytes of undelivered messages in waiting events: a few usual windows and send queues. Beyond it,
-/// the oldest events lose theirs, so that an application that takes no events while its sessions are
-/// lost one after the other does not fill the memory.
+/// the oldest events lose theirs, so that an application that takes no events while its sessions
+/// are lost one after the other does not fill the memory.
 const MAX_UNDELIVERED_BYTES: usize = 32 << 20;
 
 /// Queue of events in the order in which they happened.
