@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod client;
 mod crowd;
+mod cuts;
 mod flood;
 mod gateway;
 mod help;
