@@ -120,7 +120,8 @@ pub struct Windows {
     pub limits: window::Limits,
     /// When a message counts as taken.
     pub takes: Takes,
-    /// For how long a session outlives its link, on the accepting side; zero for not at all.
+    /// For how long a session outlives its link, on the accepting side; zero for not at all. Only a
+    /// [`Hub`](crate::hub::Hub) keeps such sessions: leave it zero for a [`Link`](super::Link).
     pub outlives: Span,
     /// What happens when a message to a session that is away finds the window full.
     pub full: WhenFull,

@@ -332,6 +332,17 @@ fn messages_wait_for_a_session_that_is_away_and_a_full_window_ends_it_or_leaves_
             "{resumed:?}"
         );
         assert_eq!(bench.hub.machine().counters().window_bytes, kept, "it moves with the session");
+        // Its WELCOME is lost, so the next one tells the gap again, and what has come since.
+        bench.cut(1);
+        bench.send(session, b"still more");
+        bench.resume(2, session, 1, (1, 3));
+        assert_eq!(bench.welcome(2).unwrap().0, Resumption::Resumed { gap: 3 });
+        let resumed = bench.events.last().unwrap().1;
+        assert!(matches!(resumed, session::Event::Resumed { gap: 1, .. }), "{resumed:?}");
+        bench.receive(2, &[0x10, 1]);
+        bench.cut(2);
+        bench.resume(3, session, 1, (2, 4));
+        assert_eq!(bench.welcome(3).unwrap().0, Resumption::Resumed { gap: 0 }, "it was told");
     }
 }
 

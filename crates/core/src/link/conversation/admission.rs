@@ -113,7 +113,11 @@ impl Conversation {
 
     /// Returns what waits while the peer waits for its session.
     pub(super) fn admission(&self) -> Option<&Admission> {
-        self.introduced.as_ref()?.admission.as_deref().filter(|_| self.awaits_admission())
+        // The stage first: what a peer has sent of itself lies elsewhere in memory.
+        if !self.awaits_admission() {
+            return None;
+        }
+        self.introduced.as_ref()?.admission.as_deref()
     }
 
     pub(in crate::link) fn awaits_admission(&self) -> bool {
@@ -232,7 +236,7 @@ impl Conversation {
         self.open_stay(fresh, context.settings);
         let outcome = resumption.outcome();
         let token = fresh.map(|fresh| fresh.token);
-        self.welcome(now, Welcoming { key, account, token, outcome }, context, out);
+        self.welcome(now, Welcoming { key, account, token, outcome, gap: 0 }, context, out);
         Some(held)
     }
 

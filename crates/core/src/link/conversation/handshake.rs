@@ -27,6 +27,8 @@ pub(super) struct Welcoming {
     pub(super) token: Option<Token>,
     /// What became of the peer's request to resume a session.
     pub(super) outcome: wire::Resumption,
+    /// The messages that were dropped since the session was resumed last.
+    pub(super) gap: u32,
 }
 
 impl Conversation {
@@ -150,7 +152,7 @@ impl Conversation {
     pub(super) fn welcome(
         &mut self,
         now: Time,
-        Welcoming { key, account, token, outcome }: Welcoming,
+        Welcoming { key, account, token, outcome, gap }: Welcoming,
         context: &mut Context<'_>,
         out: &mut Writer<'_>,
     ) {
@@ -177,7 +179,7 @@ impl Conversation {
         };
         out.transmit(self.codec, Lane::Control, &Frame::Welcome(welcome));
         let event = match outcome {
-            wire::Resumption::Resumed { gap } => {
+            wire::Resumption::Resumed { .. } => {
                 session::Event::Resumed { account, gap, redelivered: self.waiting() }
             }
             wire::Resumption::NotAsked | wire::Resumption::Refused(_) => joined,

@@ -75,9 +75,11 @@ plain_enum! { Right {
 struct Former {
     digest: Digest,
     next: Token,
+    /// The gap that the WELCOME with the next one has told.
+    gap: u32,
 }
 
-plain_struct! { Former { digest, next } }
+plain_struct! { Former { digest, next, gap } }
 
 #[derive(Debug)]
 struct Credentials {
@@ -154,18 +156,19 @@ impl Stay {
         }
     }
 
-    /// Returns the next token of a peer that has shown one: the given one, unless there is another
-    /// that the peer may not have got.
-    fn renew(&mut self, shown: Digest, fresh: Fresh) -> Token {
-        if let Right::Expects { former: Some(former), .. } = &self.right
+    /// Returns the next token of a peer that has shown one, and the gap that it is told: the given
+    /// ones, but for those of a WELCOME that the peer may not have got.
+    fn renew(&mut self, shown: Digest, fresh: Fresh, gap: u32) -> (Token, u32) {
+        if let Right::Expects { former: Some(former), .. } = &mut self.right
             && former.digest == shown
         {
-            return former.next;
+            former.gap = former.gap.saturating_add(gap);
+            return (former.next, former.gap);
         }
         let Fresh { token, digest } = fresh;
-        let former = Some(Box::new(Former { digest: shown, next: token }));
+        let former = Some(Box::new(Former { digest: shown, next: token, gap }));
         self.right = Right::Expects { digest, former };
-        token
+        (token, gap)
     }
 
     /// Notes that the peer has been heard since WELCOME, so that it knows its token.
@@ -431,11 +434,12 @@ impl Conversation {
         // It has agreed before; what does not is told nothing.
         let _ = window.resume(received);
         let stay = window.stay.as_mut();
-        let token = stay.map_or(fresh.token, |stay| stay.renew(shown, fresh));
+        let renew = |stay: &mut Stay| stay.renew(shown, fresh, gap);
+        let (token, told) = stay.map_or((fresh.token, gap), renew);
         self.policy = policy;
         self.aside.get_or_insert_default().window = Some(window);
-        let (account, outcome) = (admission.account, wire::Resumption::Resumed { gap });
-        let welcoming = Welcoming { key, account, token: Some(token), outcome };
+        let (account, outcome) = (admission.account, wire::Resumption::Resumed { gap: told });
+        let welcoming = Welcoming { key, account, token: Some(token), outcome, gap };
         self.welcome(now, welcoming, context, out);
         if self.send_kept(DataKind::default(), out) {
             self.record_sent(now, Lane::Data);
