@@ -14,6 +14,7 @@ mod retune;
 mod saved;
 mod socket_error;
 mod stalled_frame;
+mod stay;
 mod verdict;
 mod window;
 

@@ -5,7 +5,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::handshake::Welcoming;
-use super::resume::{Resumption, Secret};
+use super::resume::Resumption;
+use super::stay::Secret;
 use super::{Conversation, Stage};
 use crate::cause::{Cause, Verdict};
 use crate::denial::{Denial, Denied};

@@ -2,9 +2,9 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use core::fmt;
 
 use super::handshake::Welcoming;
+use super::stay::{Credentials, Right, Secret, Stay};
 use super::window::Window;
 use super::{Conversation, Introduced};
 use crate::cause::{Cause, Verdict};
@@ -13,7 +13,7 @@ use crate::link::peer::{Context, Effect};
 use crate::link::{Closing, Event, Lane, SessionKey, Settings};
 use crate::plain::{plain_enum, plain_struct};
 use crate::policy::Policy;
-use crate::resume::{Digest, Fresh, NotResumed, Token};
+use crate::resume::{Digest, Fresh, NotResumed};
 use crate::session;
 use crate::time::{Span, Time};
 use crate::window::Full;
@@ -45,61 +45,6 @@ pub(super) struct Behind {
 }
 
 plain_struct! { Behind { resumable, lapsed } }
-
-/// By what right a session outlives its link, and for how long.
-#[derive(Debug)]
-pub(super) struct Stay {
-    lasts: Span,
-    right: Right,
-}
-
-plain_struct! { Stay { lasts, right } }
-
-#[derive(Debug)]
-enum Right {
-    /// On the accepting side: the digest of the token that the peer must show.
-    Expects { digest: Digest, former: Option<Box<Former>> },
-    /// On the connecting side: what to show.
-    Shows(Box<Credentials>),
-}
-
-plain_enum! { Right {
-    0 => Expects { digest: digest, former: former }
-    1 => Shows { 0: credentials }
-} }
-
-/// The token that the peer has shown last, while it is not known whether the peer has got the next
-/// one. A peer whose WELCOME was lost shows it again, and gets the same next one: of two copies of
-/// its HELLO, whichever comes last, neither locks it out.
-#[derive(Debug)]
-struct Former {
-    digest: Digest,
-    next: Token,
-    /// The gap that the WELCOME with the next one has told.
-    gap: u32,
-}
-
-plain_struct! { Former { digest, next, gap } }
-
-#[derive(Debug)]
-struct Credentials {
-    key: SessionKey,
-    token: Secret,
-}
-
-plain_struct! { Credentials { key, token } }
-
-/// Bytes that no log may show.
-#[derive(Default)]
-pub(super) struct Secret(pub(super) Box<[u8]>);
-
-plain_struct! { Secret { 0: bytes } }
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<{} secret bytes>", self.0.len())
-    }
-}
 
 /// A peer's request to resume a session.
 #[derive(Debug)]
@@ -142,42 +87,6 @@ impl Resumption {
             Resumption::NotAsked => wire::Resumption::NotAsked,
             Resumption::Wished(_) => wire::Resumption::Refused(NotResumed::Unknown),
             Resumption::Refused(why) => wire::Resumption::Refused(*why),
-        }
-    }
-}
-
-impl Stay {
-    fn expects(&self, digest: &Digest) -> bool {
-        match &self.right {
-            Right::Expects { digest: present, former } => {
-                present == digest || former.as_ref().is_some_and(|it| it.digest == *digest)
-            }
-            Right::Shows(_) => false,
-        }
-    }
-
-    /// Returns the next token of a peer that has shown one, and the gap that it is told: the given
-    /// ones, but for those of a WELCOME that the peer may not have got.
-    fn renew(&mut self, shown: Digest, fresh: Fresh, gap: u32) -> (Token, u32) {
-        if let Right::Expects { former: Some(former), .. } = &mut self.right
-            && former.digest == shown
-        {
-            former.gap = former.gap.saturating_add(gap);
-            return (former.next, former.gap);
-        }
-        let Fresh { token, digest } = fresh;
-        let former = Some(Box::new(Former { digest: shown, next: token, gap }));
-        self.right = Right::Expects { digest, former };
-        (token, gap)
-    }
-
-    /// Notes that the peer has been heard since WELCOME, so that it knows its token.
-    #[inline]
-    pub(super) fn confirm(&mut self) {
-        if let Right::Expects { former, .. } = &mut self.right
-            && former.is_some()
-        {
-            *former = None;
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Conversation;
 use super::data::send_pieces;
-use super::resume::Stay;
+use super::stay::Stay;
 use crate::cause::Cause;
 use crate::link::outbound::Writer;
 use crate::link::peer::{Context, Effect};
