@@ -246,6 +246,8 @@ impl Hub {
         // A token ends its session whether that is away or not.
         let end = granted.as_ref().and_then(Granted::until);
         let until = end.map_or(resumable.until(), |end| end.min(resumable.until()));
+        // It goes on at once, on the link that has replaced its own.
+        let goes_on = resumable.verdict().cause == Cause::Replaced;
         let commands = self.sweeps.front().map_or(self.commands, |sweep| sweep.number - 1);
         let away = Away {
             introduced,
@@ -266,7 +268,7 @@ impl Hub {
         if self.draining.is_some() {
             self.end_away(now, place, None);
         }
-        while let Some(place) = self.away.must_give_way() {
+        while !goes_on && let Some(place) = self.away.must_give_way() {
             self.end_away(now, place, None);
         }
     }

@@ -305,6 +305,16 @@ fn beyond_the_limit_the_oldest_ends_of_the_address_with_most() {
 }
 
 #[test]
+fn a_session_that_changes_its_link_pushes_out_none_that_is_away() {
+    let mut bench = Bench::new(WhenFull::End, 1);
+    let (away, moving) = (bench.log_in(0, ""), bench.log_in(1, ""));
+    bench.cut(0);
+    bench.resume(2, moving, 2, (1, 2));
+    assert_eq!((bench.hub.machine().find(moving), bench.left()), (Some(2), Vec::new()));
+    assert!(bench.hub.machine().absence(away).is_some());
+}
+
+#[test]
 fn messages_wait_for_a_session_that_is_away_and_a_full_window_ends_it_or_leaves_a_gap() {
     for full in [WhenFull::End, WhenFull::Gap] {
         let mut bench = Bench::new(full, 10);

@@ -60,6 +60,7 @@ struct Known {
     up: Stream,
     down: Stream,
     is_away: bool,
+    away_since: Time,
     is_over: bool,
     epoch: u64,
 }
@@ -329,7 +330,7 @@ impl Model {
             Event::Away { verdict, .. } => {
                 let known = self.sessions.get_mut(&session).unwrap();
                 assert!(!known.is_away && !known.is_over, "{verdict:?}");
-                known.is_away = true;
+                (known.is_away, known.away_since) = (true, self.now);
                 self.seen.from_an_old_link += u64::from(verdict.cause == Cause::Replaced);
             }
             Event::Resumed { gap, redelivered, .. } => {
@@ -396,13 +397,6 @@ impl Model {
                     }
                 }
                 link::Output::Session(Event::Joined { .. }) => this.mailbox.clear(),
-                link::Output::Session(Event::Left(verdict)) => {
-                    if verdict.cause.leaves_away() || this.session.is_none() {
-                        // An attempt that came to nothing.
-                    } else {
-                        assert!(self.may_lose, "{verdict:?}");
-                    }
-                }
                 link::Output::Close(_) => is_over = true,
                 link::Output::Session(_)
                 | link::Output::Event(_)
@@ -419,6 +413,7 @@ impl Model {
         if is_over {
             this.resumable = link.take_resumable();
             if this.resumable.is_none() {
+                assert!(self.may_lose || is_gone || this.session.is_none(), "its session is lost");
                 this.session = None;
             }
             this.link = None;
@@ -543,8 +538,10 @@ impl Model {
                 self.epoch += 1;
                 let epoch = self.epoch;
                 // A newer login takes the place of the session of its identity.
-                let is_login = self.hubs[hub].machine().awaits_epoch(session);
-                self.may_lose |= is_login && !self.sessions.is_empty();
+                let machine = self.hubs[hub].machine();
+                let (online, away) = (machine.links_of("ada"), machine.absent_sessions_of("ada"));
+                let is_login = machine.awaits_epoch(session) && self.is_of_ada(hub, session);
+                self.may_lose |= is_login && !(online.is_empty() && away.is_empty());
                 self.hub_handles(hub, Answer::Owned { session, epoch, fresh: Some(fresh) });
             }
             Asked::Resume { hub, link, admission } => {
@@ -552,6 +549,13 @@ impl Model {
                 self.hub_handles(hub, Answer::Resumed { link, admission, shown, fresh });
             }
         }
+    }
+
+    /// Returns whether a session that waits for its epoch is of the client with an identity.
+    fn is_of_ada(&self, hub: usize, session: u64) -> bool {
+        let links = (0..self.wires.len()).map(|link| link as u32);
+        let mut known = links.filter_map(|link| self.hubs[hub].machine().presence(link));
+        known.any(|known| known.session == session && known.identity == "ada")
     }
 
     fn cut_at_client(&mut self, client: usize) {
@@ -637,7 +641,8 @@ impl Model {
 
     fn pass(&mut self, span: Span) {
         self.now = self.now + span;
-        self.may_lose |= span > Span::from_secs(4);
+        let is_late = |known: &Known| known.is_away && self.now >= known.away_since + OUTLIVES;
+        self.may_lose |= self.sessions.values().any(is_late);
         for hub in 0..2 {
             for _ in 0..4 {
                 self.hubs[hub].expire(self.now, self.now);
