@@ -219,6 +219,10 @@ impl Conversation {
         if self.stage == Stage::Handshake {
             return self.handle_first_frame(now, frame, context, out);
         }
+        // A peer that gives up its handshake says CLOSE without having seen WELCOME.
+        if !matches!(frame, Frame::Close(_)) {
+            self.confirm_stay();
+        }
         if let Frame::Ping(beat) | Frame::Pong(beat) = &frame
             && !self.note_taken(now, beat.taken, out)
         {

@@ -363,10 +363,7 @@ impl Peer {
         match decoded {
             // The handshake that follows implies that it was heard.
             Decoded::All if self.conversation.awaits_admission() => {}
-            Decoded::All => {
-                self.conversation.flight.heard(now, read);
-                self.conversation.confirm_stay();
-            }
+            Decoded::All => self.conversation.flight.heard(now, read),
             Decoded::Ended => return Effect::Ended,
             Decoded::Malformed(malformed) => {
                 self.conversation.flight.heard(now, read);

@@ -245,9 +245,9 @@ impl Conversation {
         }
     }
 
-    /// Notes that the peer has been heard since WELCOME.
+    /// Notes that the peer has sent a frame that only follows WELCOME.
     #[inline]
-    pub(in crate::link) fn confirm_stay(&mut self) {
+    pub(super) fn confirm_stay(&mut self) {
         if let Some(Window { stay: Some(stay), .. }) = self.window_mut() {
             stay.confirm();
         }
