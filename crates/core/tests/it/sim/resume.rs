@@ -8,7 +8,7 @@ use std::panic::{catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use systole_core::cause::Cause;
+use systole_core::cause::{Cause, Verdict};
 use systole_core::driver::Driver;
 use systole_core::home::Homes;
 use systole_core::hub::{
@@ -23,7 +23,7 @@ use systole_core::random::Random;
 use systole_core::resume::{Digest, Fresh, NotResumed, Token};
 use systole_core::session::Event;
 use systole_core::window::Limits;
-use systole_core::wire::{Codec, DataKind};
+use systole_core::wire::{Codec, DataKind, Malformed};
 use systole_core::{Policy, Span, Time};
 
 const STEPS: usize = 400;
@@ -133,6 +133,12 @@ struct Model {
     hellos: Vec<Vec<u8>>,
     /// Whether an end was allowed to lose a session: by its age, or by a login of its own.
     may_lose: bool,
+}
+
+/// Whether a network that brings a frame in too small pieces has ended a session, by the rule of
+/// docs/protocol.md.
+fn is_stalled(verdict: &Verdict) -> bool {
+    verdict.cause == Cause::Protocol(Malformed::StalledFrame)
 }
 
 /// Stands for the SHA-256 of a shell.
@@ -345,6 +351,7 @@ impl Model {
                 // A link without a session has an end too.
                 if let Some(known) = self.sessions.get_mut(&session) {
                     assert!(!known.is_away && !known.is_over);
+                    self.may_lose |= is_stalled(verdict);
                     assert!(self.may_lose, "{verdict:?}");
                     known.is_over = true;
                 }
@@ -397,6 +404,9 @@ impl Model {
                     }
                 }
                 link::Output::Session(Event::Joined { .. }) => this.mailbox.clear(),
+                link::Output::Session(Event::Left(verdict)) => {
+                    self.may_lose |= is_stalled(&verdict);
+                }
                 link::Output::Close(_) => is_over = true,
                 link::Output::Session(_)
                 | link::Output::Event(_)
