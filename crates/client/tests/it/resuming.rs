@@ -81,6 +81,12 @@ impl Keeper {
     }
 }
 
+/// Lets the link of a client die, with nobody to take the next one.
+async fn lose(keeper: &Keeper, client: &Client) {
+    keeper.shut();
+    until(client, is_away).await;
+}
+
 #[tokio::test]
 async fn a_cut_link_is_resumed_and_what_was_sent_meanwhile_arrives_once() {
     for unnoticed in [false, true] {
@@ -136,8 +142,7 @@ async fn a_full_window_makes_messages_wait_for_the_next_link() {
     let mut options = options();
     options.send_queue = QUEUE * (LEN + 8);
     let client = connect(&keeper, options).await;
-    keeper.shut();
-    until(&client, is_away).await;
+    lose(&keeper, &client).await;
     // The window and the queue take this many.
     let mut sent = 0;
     while client.try_send(&message(sent)).is_ok() {
@@ -175,8 +180,7 @@ async fn a_window_that_is_larger_than_the_queue_is_sent_at_once_on_the_next_link
     let mut options = options();
     options.send_queue = QUEUE * (LEN + 8);
     let client = connect(&keeper, options).await;
-    keeper.shut();
-    until(&client, is_away).await;
+    lose(&keeper, &client).await;
     for number in 0..200 {
         soon(client.send(&message(number))).await.unwrap();
     }
@@ -240,8 +244,7 @@ async fn a_session_that_is_gone_returns_what_is_uncertain_and_what_was_never_sen
     keeper.take(2, LEN);
     // The acknowledgement of two comes with the answer to a flush.
     assert_eq!(now(client.flush()).await, None);
-    keeper.shut();
-    until(&client, is_away).await;
+    lose(&keeper, &client).await;
     let mut flushing = pin!(client.flush());
     assert_eq!(now(&mut flushing).await, None);
     for number in 5..25 {
@@ -287,8 +290,7 @@ async fn a_loss_with_a_session_is_reported_by_the_next_flush_if_none_waited() {
 async fn a_close_resumes_the_session_to_deliver_what_was_accepted() {
     let keeper = Keeper::start(WINDOW, LONG, Manner::Take).await;
     let client = connect(&keeper, options()).await;
-    keeper.shut();
-    until(&client, is_away).await;
+    lose(&keeper, &client).await;
     (0..30).for_each(|number| client.try_send(&message(number)).unwrap());
     let closing = client.close(CloseReason::Done);
     let mut closing = pin!(closing);
@@ -328,8 +330,7 @@ async fn a_close_without_a_server_gives_up_in_time_and_returns_what_is_not_deliv
     let client = connect(&keeper, options()).await;
     client.send(&message(0)).await.unwrap();
     keeper.until_messages(1).await;
-    keeper.shut();
-    until(&client, is_away).await;
+    lose(&keeper, &client).await;
     client.send(&message(1)).await.unwrap();
     let clock = Clock::start();
     let closed = soon(client.close(CloseReason::Done)).await;
@@ -347,8 +348,7 @@ async fn a_close_whose_session_is_gone_says_so_and_leaves_the_new_one() {
     let client = connect(&keeper, options()).await;
     client.send(&message(0)).await.unwrap();
     keeper.until_messages(1).await;
-    keeper.shut();
-    until(&client, is_away).await;
+    lose(&keeper, &client).await;
     let mut closing = pin!(client.close(CloseReason::Done));
     assert_eq!(now(&mut closing).await, None);
     keeper.restart();
@@ -365,8 +365,7 @@ async fn a_close_with_nothing_to_deliver_does_not_wait_for_a_link() {
     let client = connect(&keeper, options()).await;
     client.send(&message(0)).await.unwrap();
     client.flush().await.unwrap();
-    keeper.shut();
-    until(&client, is_away).await;
+    lose(&keeper, &client).await;
     soon(client.close(CloseReason::Done)).await.unwrap();
     let end = until(&client, |event| matches!(event, Event::Closed(_))).await;
     assert_eq!(end, Event::Closed(Ending::Finished));
@@ -429,8 +428,7 @@ async fn without_a_resume_window_a_loss_is_as_ever() {
 async fn a_policy_and_heartbeat_data_of_the_time_without_a_link_are_in_force_after_it() {
     let keeper = Keeper::start(WINDOW, LONG, Manner::Take).await;
     let client = connect(&keeper, options()).await;
-    keeper.shut();
-    until(&client, is_away).await;
+    lose(&keeper, &client).await;
     let policy = Policy::new(ms(200_000), ms(2_000), 3).unwrap();
     client.ask_policy(policy).await.unwrap();
     client.set_heartbeat_data(b"new").await.unwrap();
