@@ -234,11 +234,12 @@ impl Hub {
     /// Lets the session of a link that has ended be away, if the link has left it behind.
     #[cold]
     pub(super) fn go_away(&mut self, now: Time, link: u32) {
-        let logged_in = self.slots.get(link).and_then(|slot| self.logged_in(slot));
-        let Some(slot) = self.slots.get_mut(link) else {
+        let left = self.slots.get_mut(link).and_then(|slot| slot.peer.take_resumable());
+        let Some((resumable, slot)) = left.and_then(|left| Some((left, self.slots.get(link)?)))
+        else {
             return;
         };
-        let (Some(place), Some(resumable)) = (slot.place, slot.peer.take_resumable()) else {
+        let (Some(place), logged_in) = (slot.place, self.logged_in(slot)) else {
             return;
         };
         let introduced = slot.peer.introduced().map(Introduced::known).unwrap_or_default();
