@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_cha
 use serde_json::Value;
 use systole_core::cause::Verdict;
 use systole_core::flight::Flight;
+use systole_core::hub::Unsendable;
 use systole_core::kernel::TcpSnapshot;
 use systole_core::link::{Command, Goodbye};
 use systole_core::wire::CloseReason;
@@ -244,6 +245,19 @@ pub struct Delivered {
     pub busy: u64,
     /// Where the next request continues; `None` if all sessions were looked at.
     pub next: Option<u32>,
+}
+
+impl Delivered {
+    /// Counts what one session has not got, and why; returns 1 if it has got it.
+    pub(crate) fn count(&mut self, sent: Result<(), Unsendable>) -> u64 {
+        match sent {
+            Ok(()) => return 1,
+            Err(Unsendable::Unfit) => self.unfit += 1,
+            Err(Unsendable::Busy) => self.busy += 1,
+            Err(Unsendable::Gone) => {}
+        }
+        0
+    }
 }
 
 /// Selects sessions; a field that is `None` matches all.

@@ -78,20 +78,12 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         };
         let mut delivered = Delivered { next, ..Delivered::default() };
         for link in links {
-            match self.send_from_outside(link, message) {
-                Ok(()) => delivered.queued += 1,
-                Err(Unsendable::Unfit) => delivered.unfit += 1,
-                Err(Unsendable::Busy) => delivered.busy += 1,
-                Err(Unsendable::Gone) => {}
-            }
+            let sent = self.send_from_outside(link, message);
+            delivered.queued += delivered.count(sent);
         }
         for session in away {
-            match self.keep_from_outside(session, message) {
-                Ok(()) => delivered.away += 1,
-                Err(Unsendable::Unfit) => delivered.unfit += 1,
-                Err(Unsendable::Busy) => delivered.busy += 1,
-                Err(Unsendable::Gone) => {}
-            }
+            let kept = self.keep_from_outside(session, message);
+            delivered.away += delivered.count(kept);
         }
         delivered
     }
