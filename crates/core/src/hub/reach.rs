@@ -74,6 +74,18 @@ impl Hub {
         self.unowned_at(session).is_some()
     }
 
+    /// Returns whether a session that waits for its epoch can be resumed later, so that it needs a
+    /// token.
+    pub fn may_outlive_its_link(&self, session: u64) -> bool {
+        let waiting = self.unowned_at(session).and_then(|(link, ..)| self.slots.get(link));
+        waiting.is_some_and(|slot| {
+            let settings = self.listeners.get(usize::from(slot.listener));
+            let windows = settings.and_then(|settings| settings.window);
+            let outlives = windows.is_some_and(|windows| windows.outlives > Span::ZERO);
+            outlives && slot.peer.progress().is_some()
+        })
+    }
+
     /// Returns whether the peer of a link waits for the answer to this admission.
     pub fn awaits_answer(&self, link: u32, admission: u32) -> bool {
         self.awaits(link, admission).is_some()

@@ -147,8 +147,8 @@ impl<T: Accept> ShardLoop<Streams<T>> {
                 }
                 Reply::GoHome { link, admission, shard } => self.go_home(link, admission, shard),
                 Reply::Refuse { link, admission, refusal } => self.refuse(link, admission, refusal),
-                Reply::KeepOut { link, session, kept_out } => {
-                    self.keep_out(link, session, &kept_out)
+                Reply::KeepOut { link, admission, kept_out } => {
+                    self.keep_out(link, admission, &kept_out)
                 }
                 Reply::Own { session, epoch } => self.give_epoch(session, epoch),
                 Reply::Resume { link, admission, session } => {

@@ -27,7 +27,7 @@ pub(super) enum Reply {
     /// The peer is sent away for this reason, and may come back.
     Refuse { link: u32, admission: u32, refusal: Refusal },
     /// The peer is banned.
-    KeepOut { link: u32, session: u64, kept_out: KeptOut },
+    KeepOut { link: u32, admission: u32, kept_out: KeptOut },
     /// The session has this epoch.
     Own { session: u64, epoch: u64 },
     /// The peer has shown the token of this session.
@@ -198,7 +198,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
         let banned = self.banned(link);
         let answers = &mut self.traffic.answers;
         if let Some(kept_out) = banned {
-            return answers.push_back(Reply::KeepOut { link, session, kept_out });
+            return answers.push_back(Reply::KeepOut { link, admission, kept_out });
         }
         let Some(store) = &self.traffic.store else {
             return answers.push_back(Reply::Own { session, epoch });
@@ -242,13 +242,13 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     }
 
     /// Sends a banned peer away, unless it has gone meanwhile: its session is not online yet.
-    pub(super) fn keep_out(&mut self, link: u32, session: u64, kept_out: &KeptOut) {
-        if self.hub.machine().awaits_epoch(session) {
+    pub(super) fn keep_out(&mut self, link: u32, admission: u32, kept_out: &KeptOut) {
+        if self.hub.machine().awaits_answer(link, admission) {
             self.close_banned(link, kept_out);
         }
     }
 
-    pub(super) fn close_banned(&mut self, link: u32, kept_out: &KeptOut) {
+    fn close_banned(&mut self, link: u32, kept_out: &KeptOut) {
         let KeptOut { left, text } = kept_out;
         let goodbye = Goodbye { return_after: *left, ..CloseReason::Kicked.into() };
         let input = link::World::Command(link::Command::Close { goodbye, text });
@@ -281,7 +281,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
             if !is_granted {
                 self.refuse(link, admission, Refusal::Store);
             } else if let Some(kept_out) = banned {
-                self.keep_out(link, session, &kept_out);
+                self.keep_out(link, admission, &kept_out);
             } else {
                 self.give_epoch(session, epoch);
             }

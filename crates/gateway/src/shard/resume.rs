@@ -19,9 +19,10 @@ use crate::request::Order;
 const AT_ONCE: usize = 512;
 
 impl<T: Accept> ShardLoop<Streams<T>> {
-    /// Gives a session its epoch, and a token with which it can be resumed.
+    /// Gives a session its epoch, and a token if it can be resumed.
     pub(super) fn give_epoch(&mut self, session: u64, epoch: u64) {
-        let fresh = resume_token().ok().map(fresh);
+        let is_wanted = self.hub.machine().may_outlive_its_link(session);
+        let fresh = is_wanted.then(resume_token).and_then(Result::ok).map(fresh);
         let answer = hub::Answer::Owned { session, epoch, fresh };
         self.hub.handle(self.clock.now(), answer);
     }
@@ -29,10 +30,7 @@ impl<T: Accept> ShardLoop<Streams<T>> {
     /// Lets a peer resume its session, unless it is banned.
     pub(super) fn resume(&mut self, link: u32, admission: u32, session: u64) {
         if let Some(kept_out) = self.banned_from(link, session) {
-            if self.hub.machine().awaits_answer(link, admission) {
-                self.close_banned(link, &kept_out);
-            }
-            return;
+            return self.keep_out(link, admission, &kept_out);
         }
         match resume_token() {
             Ok(token) => {

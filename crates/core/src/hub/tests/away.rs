@@ -21,6 +21,8 @@ struct Bench {
     epoch: u64,
     grant: Grant<'static>,
     address: SocketAddr,
+    /// Whether each session that was opened needs a token.
+    wanted: Vec<bool>,
 }
 
 fn digest(token: &[u8]) -> Digest {
@@ -57,6 +59,7 @@ impl Bench {
             epoch: 0,
             grant: Grant::default(),
             address: ADDRESS,
+            wanted: Vec::new(),
         }
     }
 
@@ -74,6 +77,7 @@ impl Bench {
                     World::Identified { link, admission, login }.into()
                 }
                 Some(Output::Own { session, .. }) => {
+                    self.wanted.push(self.hub.machine().may_outlive_its_link(session));
                     self.epoch += 1;
                     let (epoch, fresh) = (self.epoch, Some(fresh(1)));
                     Answer::Owned { session, epoch, fresh }.into()
@@ -437,6 +441,16 @@ fn what_is_remembered_of_sessions_that_have_lapsed_is_bounded() {
     bench.cut(1);
     bench.resume(3, first, 1, (1, 2));
     assert_eq!(bench.welcome(3).unwrap().0, Resumption::Refused(NotResumed::Unknown));
+}
+
+#[test]
+fn only_a_session_that_can_be_resumed_needs_a_token() {
+    let mut bench = Bench::new(WhenFull::End, 10);
+    bench.log_in(0, "ada");
+    bench.handle(World::Opened { link: 1, listener: 0, address: ADDRESS });
+    bench.receive(1, &hello("bob", b""));
+    assert_eq!(bench.wanted, [true, false], "who keeps no window resumes nothing");
+    assert!(!bench.hub.machine().may_outlive_its_link(7), "nor does a session that is not there");
 }
 
 #[test]
