@@ -362,8 +362,8 @@ impl Store {
             let (reply, answer) = std::sync::mpsc::sync_channel(1);
             self.0.inbox.ask(Question::Written { reply });
             // A thread that has ended drops the question.
-            let _ = answer.recv();
-            if !self.0.inbox.has_notes() || self.health().failing.is_some() {
+            let is_all = answer.recv().unwrap_or(true);
+            if is_all || self.health().failing.is_some() {
                 return;
             }
         }

@@ -17,7 +17,7 @@ use super::{NOTES, OWINGS};
 use crate::bans::Unwritten;
 
 /// Maximum number of events in one transaction, which then takes some 50 ms: logins wait for it.
-const NOTES_AT_ONCE: usize = 2_048;
+pub(super) const NOTES_AT_ONCE: usize = 2_048;
 
 /// What somebody wants to know of the database.
 pub(crate) enum Question {
@@ -38,8 +38,9 @@ pub(crate) enum Question {
     TakeBack { receiver: Box<str>, now: Span, limit: usize, reply: SyncSender<Option<TakenBack>> },
     /// To write bans; the answer comes when they are on disk, or cannot be.
     WriteBans { bans: Unwritten, reply: oneshot::Sender<bool> },
-    /// Whether what was taken before this question is written, or could not be.
-    Written { reply: SyncSender<()> },
+    /// To write what has come before this question. The answer comes when what the thread has taken
+    /// with it is written, or cannot be, and says whether that was all.
+    Written { reply: SyncSender<bool> },
 }
 
 /// What is written in one transaction.
@@ -85,6 +86,8 @@ pub(super) struct Inbox {
 pub(super) struct Work {
     pub(super) batch: Batch,
     pub(super) questions: Vec<Question>,
+    /// Whether this is all that has waited.
+    pub(super) is_all: bool,
     /// Whether the thread ends after this.
     pub(super) is_last: bool,
 }
@@ -141,11 +144,6 @@ impl Inbox {
         state.waiting.notes.len() < NOTES || state.has_stopped
     }
 
-    pub(super) fn has_notes(&self) -> bool {
-        let state = self.lock();
-        !state.waiting.notes.is_empty() && !state.has_stopped
-    }
-
     /// As many as receivers have in hand, at most.
     pub(super) fn settle(&self, number: u64) {
         let mut state = self.lock();
@@ -184,12 +182,13 @@ impl Inbox {
         if batch.notes.len() > NOTES_AT_ONCE {
             state.waiting.notes = batch.notes.split_off(NOTES_AT_ONCE);
         }
-        let is_last = state.is_stopping && state.waiting.is_empty();
+        let is_all = state.waiting.is_empty();
+        let is_last = state.is_stopping && is_all;
         if state.is_stopping {
             // Nobody waits for them any more.
             batch.owings.clear();
         }
-        Work { batch, questions, is_last }
+        Work { batch, questions, is_all, is_last }
     }
 
     /// Puts back what could not be written, before all that has come since.

@@ -82,13 +82,13 @@ impl Keeper {
                 (false, ..) => None,
             };
             let work = self.shared.inbox.take(limit, self.has_failed);
-            let Work { batch, questions, is_last } = work;
+            let Work { batch, questions, is_all, is_last } = work;
             if !batch.is_empty() {
                 self.write(batch);
             } else if self.has_failed && !is_last {
                 self.probe();
             }
-            questions.into_iter().for_each(|question| self.answer(question));
+            questions.into_iter().for_each(|question| self.answer(question, is_all));
             if self.is_unsynced && (limit.is_some() || is_last) {
                 self.sync();
             }
@@ -336,7 +336,7 @@ impl Keeper {
     }
 
     /// Somebody who no longer waits for an answer gets none.
-    fn answer(&mut self, question: Question) {
+    fn answer(&mut self, question: Question, is_all: bool) {
         match question {
             Question::Waiting { receiver, after, limit, reply } => {
                 let connection = self.database.connection();
@@ -364,7 +364,7 @@ impl Keeper {
                 let _ = reply.send(self.write_bans(&bans));
             }
             Question::Written { reply } => {
-                let _ = reply.try_send(());
+                let _ = reply.try_send(is_all);
             }
         }
     }
